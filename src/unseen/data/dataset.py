@@ -1,0 +1,273 @@
+"""A data set: features, labels, a class table, named splits, and where everything came from.
+
+Training never sees a `Dataset`. It is handed a `TrainingView`, which holds the seen training rows and the class table and
+nothing else; the test rows of a split leave through `test_rows`, which only the evaluation calls.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.errors import SettingsError
+from unseen.storage import fingerprint
+
+Floats = NDArray[np.floating[Any]]
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """One row a class: its name, its embedding (length a) and, where known, a description and a group.
+
+    Args:
+        names: C names, all different.
+        embeddings: (C, a) class embeddings: attributes, a sentence embedding, word vectors.
+        descriptions: C texts, or empty.
+        groups: C group names (a genus, a shelf), or empty; splits by group hold out whole groups.
+    """
+
+    names: tuple[str, ...]
+    embeddings: Floats
+    descriptions: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, ids: Ids) -> ClassTable:
+        """The table of these classes alone, in this order."""
+        return ClassTable(
+            names=tuple(self.names[i] for i in ids),
+            embeddings=self.embeddings[ids],
+            descriptions=tuple(self.descriptions[i] for i in ids) if self.descriptions else (),
+            groups=tuple(self.groups[i] for i in ids) if self.groups else (),
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows train, which test, and which classes are seen and unseen.
+
+    Args:
+        name: what the user types after `--split`.
+        train: rows of seen classes that training may use.
+        test_seen: other rows of the same classes.
+        test_unseen: rows of classes without a training row; empty where nobody has pictures of them yet.
+        seen: class ids; by default those of the training rows.
+        unseen: class ids; by default those of the unseen test rows.
+        by_group: the unseen classes are whole groups, so validation folds hold out whole groups too.
+    """
+
+    name: str
+    train: Ids
+    test_seen: Ids
+    test_unseen: Ids
+    seen: Ids
+    unseen: Ids
+    by_group: bool = False
+
+    @staticmethod
+    def from_rows(
+        name: str,
+        labels: Ids,
+        train: Ids,
+        test_seen: Ids,
+        test_unseen: Ids,
+        unseen: Ids | None = None,
+        by_group: bool = False,
+    ) -> Split:
+        """Build a split from its index arrays; seen and unseen classes follow from the labels there."""
+        return Split(
+            name=name,
+            train=np.asarray(train, np.int64),
+            test_seen=np.asarray(test_seen, np.int64),
+            test_unseen=np.asarray(test_unseen, np.int64),
+            seen=np.unique(labels[train]).astype(np.int64),
+            unseen=np.unique(labels[test_unseen]).astype(np.int64) if unseen is None else np.asarray(unseen, np.int64),
+            by_group=by_group,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the three index arrays and the two class lists, each sorted: the order of rows is no part of it."""
+        parts = (self.train, self.test_seen, self.test_unseen, self.seen, self.unseen)
+        return fingerprint(*(np.sort(part) for part in parts))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the numbers come from. Free text, except that result rows repeat it and comparisons rely on it."""
+
+    source: str = "unknown"
+    feature_extractor: str = "unknown"
+    embedding_source: str = "unknown"
+    licence: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Small pictures for the report: square tiles of one sprite sheet, row by row.
+
+    Args:
+        sheet: the image file's bytes.
+        media_type: for example `image/webp`.
+        tile: side of a tile in pixels.
+        columns: tiles per line of the sheet.
+        rows: rows[k] is the data-set row shown by tile k.
+    """
+
+    sheet: bytes
+    media_type: str
+    tile: int
+    columns: int
+    rows: Ids
+
+    @cached_property
+    def position(self) -> Mapping[int, tuple[int, int]]:
+        """Data-set row → (x, y) of its tile in pixels."""
+        return {int(r): (k % self.columns * self.tile, k // self.columns * self.tile) for k, r in enumerate(self.rows)}
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """What training is handed: seen rows, the class table, and which classes are unseen. No test row, no way to one.
+
+    Class ids here are local: they index `classes`, which holds the split's seen and unseen classes only.
+
+    Args:
+        features: (n, d) float32, seen training rows.
+        labels: (n,) local class ids, all of them seen.
+        classes: the local class table.
+        seen, unseen: sorted local class ids.
+        by_group: see Split.
+    """
+
+    features: NDArray[np.float32]
+    labels: Ids
+    classes: ClassTable
+    seen: Ids
+    unseen: Ids
+    by_group: bool = False
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """Rows to score, once, after training: seen and unseen, with local class ids and their rows in the data set."""
+
+    __test__ = False  # the name is the field's; pytest need not collect it
+
+    seen_features: NDArray[np.float32]
+    seen_labels: Ids
+    unseen_features: NDArray[np.float32]
+    unseen_labels: Ids
+    seen_rows: Ids
+    unseen_rows: Ids
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Features of many pictures (or anything else), their labels, a class table, and named splits.
+
+    Args:
+        name: short name, part of every result row.
+        features: (n, d), any float type, possibly memory-mapped.
+        labels: (n,) ids into `classes`.
+        classes: the class table.
+        splits: by name; the first is the default.
+        provenance: where it all comes from.
+        pictures: thumbnails for the report, if any.
+        attributions: lines that must be shown wherever the pictures are.
+    """
+
+    name: str
+    features: Floats
+    labels: Ids
+    classes: ClassTable
+    splits: Mapping[str, Split]
+    provenance: Provenance = field(default_factory=Provenance)
+    pictures: Pictures | None = None
+    attributions: tuple[str, ...] = ()
+
+    @cached_property
+    def features_fingerprint(self) -> str:
+        """SHA-256 of the features."""
+        return fingerprint(self.features)
+
+    @cached_property
+    def embeddings_fingerprint(self) -> str:
+        """SHA-256 of the class embeddings."""
+        return fingerprint(self.classes.embeddings)
+
+    def split(self, name: str | None = None) -> Split:
+        """The split of this name, or the first one.
+
+        Raises SettingsError, listing the names, when there is none of this name.
+        """
+        if name is None:
+            return next(iter(self.splits.values()))
+        if name not in self.splits:
+            raise SettingsError(f"data set '{self.name}' has no split '{name}'; it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def training_view(self, split: str | None = None) -> TrainingView:
+        """Everything training may know of this split."""
+        chosen = self.split(split)
+        taken = self._classes_of(chosen)
+        return TrainingView(
+            features=np.asarray(self.features[chosen.train], np.float32),
+            labels=np.searchsorted(taken, self.labels[chosen.train]),
+            classes=self.classes.take(taken),
+            seen=np.searchsorted(taken, np.sort(chosen.seen)),
+            unseen=np.searchsorted(taken, np.sort(chosen.unseen)),
+            by_group=chosen.by_group,
+        )
+
+    def test_rows(self, split: str | None = None) -> TestRows:
+        """The rows to score; called by the evaluation alone.
+
+        Warns about seen or unseen classes without a test row: they cannot count in an average over classes.
+        """
+        chosen = self.split(split)
+        taken = self._classes_of(chosen)
+        for kind, classes, rows in (("seen", chosen.seen, chosen.test_seen), ("unseen", chosen.unseen, chosen.test_unseen)):
+            absent = np.setdiff1d(classes, self.labels[rows])
+            if len(absent):
+                shown = ", ".join(self.classes.names[i] for i in absent[:5]) + (", …" if len(absent) > 5 else "")
+                warnings.warn(
+                    f"{len(absent)} {kind} classes have no test row in split '{chosen.name}' and are left out of "
+                    f"the averages: {shown}",
+                    stacklevel=2,
+                )
+        return TestRows(
+            seen_features=np.asarray(self.features[chosen.test_seen], np.float32),
+            seen_labels=np.searchsorted(taken, self.labels[chosen.test_seen]),
+            unseen_features=np.asarray(self.features[chosen.test_unseen], np.float32),
+            unseen_labels=np.searchsorted(taken, self.labels[chosen.test_unseen]),
+            seen_rows=chosen.test_seen,
+            unseen_rows=chosen.test_unseen,
+        )
+
+    @staticmethod
+    def _classes_of(split: Split) -> Ids:
+        return np.union1d(split.seen, split.unseen).astype(np.int64)
+
+    @staticmethod
+    def load(path: Path | str) -> Dataset:
+        """Read a folder in the native format; see `unseen.data.native`."""
+        from unseen.data.native import load
+
+        return load(Path(path))
+
+    def save(self, path: Path | str) -> None:
+        """Write a folder in the native format, whole or not at all; see `unseen.data.native`."""
+        from unseen.data.native import save
+
+        save(self, Path(path))

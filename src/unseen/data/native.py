@@ -1,0 +1,144 @@
+"""The native format: a folder with `dataset.json` and safetensors files, memory-mapped and checksummed.
+
+`dataset.json` holds names, descriptions, groups, splits by name, provenance and the SHA-256 of every array. The arrays are
+`features` (in one or several files, in order of rows), `labels`, `embeddings` and, for every split, its index arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.data.dataset import ClassTable, Dataset, Pictures, Provenance, Split
+from unseen.data.validate import validate
+from unseen.errors import DataError
+from unseen.storage import fingerprint, read_arrays, read_json, replace_folder, write_arrays, write_json
+
+FORMAT = "unseen-dataset"
+VERSION = 1
+SPLIT_ARRAYS = ("train", "test_seen", "test_unseen", "seen", "unseen")
+
+
+def save(dataset: Dataset, folder: Path, largest_file: int = 2**40) -> None:
+    """Write `dataset` to `folder`, whole or not at all.
+
+    Args:
+        dataset: what to write; it is validated first.
+        folder: replaced if it is an older data set of ours.
+        largest_file: bytes; features are cut into several files below this size.
+
+    Raises:
+        DataError: the data set is not valid, or `folder` holds something else.
+        RunError: the disk refuses.
+    """
+    validate(dataset)
+    if folder.exists() and not (folder / "dataset.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists and is not a data set of ours; choose another name, nothing was written")
+
+    def fill(temporary: Path) -> None:
+        rows = max(1, largest_file // dataset.features[:1].nbytes)
+        files: list[str] = []
+        for start in range(0, len(dataset.features), rows):
+            files.append(f"features-{len(files)}.safetensors" if rows < len(dataset.features) else "features.safetensors")
+            write_arrays(temporary / files[-1], {"features": dataset.features[start : start + rows]})
+        arrays: dict[str, NDArray[Any]] = {"labels": dataset.labels, "embeddings": dataset.classes.embeddings}
+        for position, split in enumerate(dataset.splits.values()):
+            arrays |= {f"split{position}.{part}": getattr(split, part) for part in SPLIT_ARRAYS}
+        if dataset.pictures:
+            arrays["pictures.rows"] = dataset.pictures.rows
+            (temporary / "pictures").write_bytes(dataset.pictures.sheet)
+        write_arrays(temporary / "table.safetensors", arrays)
+        write_json(
+            temporary / "dataset.json",
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "name": dataset.name,
+                "feature_files": files,
+                "classes": {
+                    "names": dataset.classes.names,
+                    "descriptions": dataset.classes.descriptions,
+                    "groups": dataset.classes.groups,
+                },
+                "splits": [{"name": s.name, "by_group": s.by_group} for s in dataset.splits.values()],
+                "provenance": vars(dataset.provenance),
+                "attributions": dataset.attributions,
+                "pictures": dataset.pictures
+                and {
+                    "media_type": dataset.pictures.media_type,
+                    "tile": dataset.pictures.tile,
+                    "columns": dataset.pictures.columns,
+                    "sha256": hashlib.sha256(dataset.pictures.sheet).hexdigest(),
+                },
+                "sha256": {"features": dataset.features_fingerprint} | {k: fingerprint(v) for k, v in arrays.items()},
+            },
+        )
+
+    replace_folder(folder, fill)
+
+
+def load(folder: Path) -> Dataset:
+    """Read a data set that `save` wrote; features stay on disk until they are used.
+
+    Raises:
+        DataError: the folder is missing, foreign, newer than this version, damaged, or not valid.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give the folder that holds dataset.json")
+    manifest = read_json(folder / "dataset.json")
+    if manifest.get("format") != FORMAT:
+        raise DataError(f"{folder / 'dataset.json'} does not describe a data set of ours; give a folder that unseen wrote")
+    if manifest.get("version") != VERSION:
+        raise DataError(
+            f"{folder} is in version {manifest.get('version')} of the format and this program reads version {VERSION}; "
+            "update unseen"
+        )
+    try:
+        return validate(_assemble(folder, manifest))
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"{folder / 'dataset.json'} is damaged ({type(error).__name__}: {error}); restore it or build the data set again"
+        ) from error
+
+
+def _assemble(folder: Path, manifest: dict[str, Any]) -> Dataset:
+    for name in manifest["feature_files"]:
+        if Path(name).name != name:
+            raise DataError(f"{folder / 'dataset.json'} names a file outside its folder ({name!r}); it was not read")
+    parts = [read_arrays(folder / name)[0]["features"] for name in manifest["feature_files"]]
+    features = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    arrays, _ = read_arrays(folder / "table.safetensors")
+    for name, array in {"features": features, **arrays}.items():
+        if fingerprint(array) != manifest["sha256"][name]:
+            raise DataError(f"array '{name}' in {folder} is not what was written (its checksum differs); restore the files")
+    pictures = None
+    if manifest["pictures"]:
+        entry = manifest["pictures"]
+        sheet = (folder / "pictures").read_bytes()
+        if hashlib.sha256(sheet).hexdigest() != entry["sha256"]:
+            raise DataError(f"the pictures in {folder} are not what was written (their checksum differs); restore the files")
+        pictures = Pictures(sheet, str(entry["media_type"]), int(entry["tile"]), int(entry["columns"]), arrays["pictures.rows"])
+    classes = manifest["classes"]
+    splits = {}
+    for position, entry in enumerate(manifest["splits"]):
+        index = {part: arrays[f"split{position}.{part}"] for part in SPLIT_ARRAYS}
+        splits[str(entry["name"])] = Split(name=str(entry["name"]), by_group=bool(entry["by_group"]), **index)
+    return Dataset(
+        name=str(manifest["name"]),
+        features=features,
+        labels=arrays["labels"],
+        classes=ClassTable(
+            names=tuple(str(n) for n in classes["names"]),
+            embeddings=arrays["embeddings"],
+            descriptions=tuple(str(n) for n in classes["descriptions"]),
+            groups=tuple(str(n) for n in classes["groups"]),
+        ),
+        splits=splits,
+        provenance=Provenance(**{key: str(value) for key, value in manifest["provenance"].items()}),
+        pictures=pictures,
+        attributions=tuple(str(line) for line in manifest["attributions"]),
+    )

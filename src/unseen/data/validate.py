@@ -1,0 +1,206 @@
+"""One validator for every reader: a data set that passes it can be trained on and measured honestly."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.data.dataset import ClassTable, Dataset, Split
+from unseen.errors import DataError
+
+ROWS_AT_ONCE = 65_536
+"""Rows looked at together, so that a memory-mapped file larger than memory can be checked."""
+
+LONGEST_NAME = 1_000
+
+
+def validate(dataset: Dataset) -> Dataset:
+    """Return the data set if everything holds, else raise DataError with the first thing that does not.
+
+    Raises:
+        DataError: one sentence with what is wrong, where, and what to do.
+    """
+    _check_shapes(dataset)
+    _check_class_table(dataset.classes)
+    _check_labels(dataset)
+    if not dataset.splits:
+        raise DataError(f"data set '{dataset.name}' has no split; give at least one with training rows and unseen classes")
+    for split in dataset.splits.values():
+        _check_split(dataset, split)
+    _check_finite(dataset)
+    return dataset
+
+
+def comparable_name(name: str) -> str:
+    """A name as a reader would compare it: Unicode NFKC, case-folded, blanks collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _check_shapes(dataset: Dataset) -> None:
+    features, labels, embeddings = dataset.features, dataset.labels, dataset.classes.embeddings
+    if features.ndim != 2 or 0 in features.shape:
+        raise DataError(
+            f"features have shape {features.shape}, but a non-empty table with one row an example is expected; "
+            "transpose or reshape them"
+        )
+    if not np.issubdtype(features.dtype, np.floating):
+        raise DataError(f"features have dtype {features.dtype}, but numbers with a fraction are expected; convert to float32")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels have shape {labels.shape} and dtype {labels.dtype}, but one whole number a row is expected")
+    if len(labels) != len(features):
+        transposed = " (the features look transposed)" if features.shape[1] == len(labels) else ""
+        raise DataError(f"there are {len(features)} feature rows but {len(labels)} labels{transposed}; give one label a row")
+    if embeddings.ndim != 2 or embeddings.shape[1] == 0:
+        raise DataError(f"class embeddings have shape {embeddings.shape}, but one row a class is expected")
+    if len(embeddings) != len(dataset.classes.names):
+        transposed = " (they look transposed)" if embeddings.shape[1] == len(dataset.classes.names) else ""
+        raise DataError(
+            f"there are {len(dataset.classes.names)} class names but {len(embeddings)} class embeddings{transposed}; "
+            "give one row a class"
+        )
+
+
+def _check_class_table(table: ClassTable) -> None:
+    first_with: dict[str, str] = {}
+    for position, name in enumerate(table.names):
+        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+            shown = repr(name[:40])
+            raise DataError(
+                f"class {position} is named {shown}, but a name needs 1 to {LONGEST_NAME} printable characters; rename it"
+            )
+        key = comparable_name(name)
+        if key in first_with:
+            raise DataError(
+                f"classes {first_with[key]!r} and {name!r} have the same name once case, blanks and Unicode form are "
+                "ignored; rename one or merge them"
+            )
+        first_with[key] = name
+    for what, column in (("descriptions", table.descriptions), ("groups", table.groups)):
+        if column and len(column) != len(table):
+            raise DataError(f"there are {len(table)} classes but {len(column)} {what}; give one a class or none at all")
+    bad = np.flatnonzero(~np.isfinite(table.embeddings).all(axis=1))
+    if len(bad):
+        raise DataError(f"the embedding of class {_named(table, bad)} holds NaN or infinity; encode it again")
+    zero = np.flatnonzero(~table.embeddings.any(axis=1))
+    if len(zero):
+        raise DataError(f"the embedding of class {_named(table, zero)} is all zero, so it says nothing; describe the class")
+    _, first, inverse = np.unique(table.embeddings, axis=0, return_index=True, return_inverse=True)
+    twin = first[inverse.reshape(-1)] != np.arange(len(table))
+    if twin.any():
+        second = int(np.flatnonzero(twin)[0])
+        original = table.names[int(first[inverse.reshape(-1)[second]])]
+        raise DataError(
+            f"classes {original!r} and {table.names[second]!r} have identical embeddings, so nothing can tell them "
+            "apart; describe them differently or merge them"
+        )
+
+
+def _check_labels(dataset: Dataset) -> None:
+    labels, count = dataset.labels, len(dataset.classes)
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest >= 1 and highest == count:
+        raise DataError(
+            f"labels run from {lowest} to {highest} for {count} classes, so they count from 1; subtract 1 (ids count from 0)"
+        )
+    outside = np.flatnonzero((labels < 0) | (labels >= count))
+    if len(outside):
+        row = int(outside[0])
+        raise DataError(
+            f"row {row} has label {int(labels[row])}, but the class table has ids 0 to {count - 1}; "
+            "correct the label or add the class"
+        )
+
+
+def _check_split(dataset: Dataset, split: Split) -> None:
+    rows, names = len(dataset.labels), dataset.classes.names
+    for what, index in (("train", split.train), ("test_seen", split.test_seen), ("test_unseen", split.test_unseen)):
+        where = f"index array '{what}' of split '{split.name}'"
+        if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
+            raise DataError(f"{where} has shape {index.shape} and dtype {index.dtype}; a list of row numbers is expected")
+        outside = np.flatnonzero((index < 0) | (index >= rows))
+        if len(outside):
+            hint = "they count from 1, subtract 1" if int(index.min()) >= 1 and int(index.max()) == rows else "correct it"
+            raise DataError(f"{where} names row {int(index[outside[0]])}, but rows run from 0 to {rows - 1}; {hint}")
+        if len(np.unique(index)) != len(index):
+            values, counts = np.unique(index, return_counts=True)
+            raise DataError(f"{where} names row {int(values[counts > 1][0])} more than once; list each row once")
+    for what, classes in (("seen", split.seen), ("unseen", split.unseen)):
+        if classes.ndim != 1 or (len(classes) and (classes.min() < 0 or classes.max() >= len(names))):
+            raise DataError(f"the {what} classes of split '{split.name}' are not ids from 0 to {len(names) - 1}")
+    if len(split.train) == 0:
+        raise DataError(f"split '{split.name}' has no training row; it needs some of every seen class")
+    both = np.intersect1d(split.seen, split.unseen)
+    if len(both) or len(np.intersect1d(dataset.labels[split.train], split.unseen)):
+        _explain_unseen_in_training(dataset, split)
+    without = np.setdiff1d(split.seen, dataset.labels[split.train])
+    if len(without):
+        raise DataError(
+            f"class {names[int(without[0])]!r} is called seen in split '{split.name}' but has no training row; "
+            "call it unseen or give it one"
+        )
+    for (what, index), (other, second) in (
+        (("train", split.train), ("test_seen", split.test_seen)),
+        (("train", split.train), ("test_unseen", split.test_unseen)),
+        (("test_seen", split.test_seen), ("test_unseen", split.test_unseen)),
+    ):
+        shared = np.intersect1d(index, second)
+        if len(shared):
+            raise DataError(
+                f"row {int(shared[0])} (and {len(shared) - 1} more) is in both '{what}' and '{other}' of split "
+                f"'{split.name}'; a row may be in one of them only"
+            )
+    for what, index, classes in (
+        ("test_seen", split.test_seen, split.seen),
+        ("test_unseen", split.test_unseen, split.unseen),
+        ("train", split.train, split.seen),
+    ):
+        foreign = ~np.isin(dataset.labels[index], classes)
+        if foreign.any():
+            row = int(index[np.flatnonzero(foreign)[0]])
+            raise DataError(
+                f"row {row} in '{what}' of split '{split.name}' is of class {names[int(dataset.labels[row])]!r}, which is not "
+                f"among the split's {'unseen' if what == 'test_unseen' else 'seen'} classes; move the row or correct its label"
+            )
+
+
+def _explain_unseen_in_training(dataset: Dataset, split: Split) -> None:
+    """Unseen classes have training rows. See whether index arrays or labels that slipped by one explain it, and raise."""
+    labels, names = dataset.labels, dataset.classes.names
+    count = int(np.isin(labels[split.train], np.intersect1d(labels[split.train], split.unseen)).sum())
+    common = np.intersect1d(labels[split.train], labels[split.test_unseen] if len(split.test_unseen) else split.unseen)
+    example = names[int(common[0])] if len(common) else names[int(np.intersect1d(split.seen, split.unseen)[0])]
+    fact = f"{len(common)} unseen classes have training rows in split '{split.name}' ({count} rows, for example {example!r})"
+
+    def clean(shift: int) -> bool:
+        moved = [index + shift for index in (split.train, split.test_seen, split.test_unseen)]
+        if not len(split.test_unseen) or any(len(i) and (i.min() < 0 or i.max() >= len(labels)) for i in moved):
+            return False
+        return not len(np.intersect1d(labels[moved[0]], labels[moved[2]])) and not len(
+            np.setdiff1d(labels[moved[1]], labels[moved[0]])
+        )
+
+    if clean(-1):
+        raise DataError(
+            f"{fact}, and none would if every row number were one smaller: the index arrays count from 1; subtract 1"
+        )
+    if clean(1):
+        raise DataError(f"{fact}, and none would if every row number were one larger: 1 was subtracted twice; add it back")
+    raise DataError(f"{fact}, so they are not unseen; correct the split or the labels")
+
+
+def _check_finite(dataset: Dataset) -> None:
+    for start in range(0, len(dataset.features), ROWS_AT_ONCE):
+        finite = np.isfinite(dataset.features[start : start + ROWS_AT_ONCE])
+        if not finite.all():
+            row, column = (int(v) for v in np.argwhere(~finite)[0])
+            value = dataset.features[start + row, column]
+            raise DataError(
+                f"features hold {value} in row {start + row}, column {column}; extract that row again or leave it out"
+            )
+
+
+def _named(table: ClassTable, positions: NDArray[np.intp]) -> str:
+    more = f" (and of {len(positions) - 1} more)" if len(positions) > 1 else ""
+    return f"{table.names[int(positions[0])]!r}{more}"

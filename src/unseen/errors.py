@@ -1,0 +1,26 @@
+"""What a user sees when something is wrong: one sentence with the cause, the place and the next step.
+
+The command line prints the sentence and exits with 1; a library user catches `UnseenError`.
+"""
+
+from __future__ import annotations
+
+
+class UnseenError(Exception):
+    """Every error that `unseen` raises on purpose."""
+
+
+class DataError(UnseenError):
+    """The data given is damaged, inconsistent, or not what it says it is."""
+
+
+class SettingsError(UnseenError):
+    """A name or a value that the user chose does not exist or cannot work."""
+
+
+class RunError(UnseenError):
+    """A run folder cannot be written, resumed or read, or a training went wrong."""
+
+
+class MissingDependency(UnseenError):
+    """A part was asked for whose optional packages are not installed."""

@@ -1,0 +1,191 @@
+"""Files that survive: written whole or not at all, checked when read, never pickled.
+
+Arrays live in safetensors, everything else in JSON. A write goes to a temporary name in the same folder, is flushed to
+the disk and renamed, so a reader sees the old file or the new one and a failed write never harms the last good file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from unseen.errors import DataError, RunError
+
+JSON_LIMIT = 64_000_000
+"""Bytes of JSON accepted."""
+
+NUMPY_OF = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "u1",
+    "BOOL": "?",
+}
+
+
+def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a temporary file, then put it in the place of `path` in one step.
+
+    Raises RunError, naming the path and the cause, when the disk is full, read-only or refuses; `path` is unharmed.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        fill(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; nothing was changed, free some space or choose another folder"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    write_atomically(path, lambda temporary: _write_bytes(temporary, text.encode()))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON with sorted keys, atomically; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises DataError when the file is missing, too large, not JSON, or not an object.
+    """
+    try:
+        if path.stat().st_size > JSON_LIMIT:
+            raise DataError(f"{path} is larger than {JSON_LIMIT // 1_000_000} MB, which no file of ours is")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; check the folder's name") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged or is not JSON ({type(error).__name__}); restore it or write it anew") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} holds a {type(value).__name__} where an object is expected; write it anew")
+    return cast(dict[str, Any], value)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
+    """Write arrays as one safetensors file, atomically. `metadata` holds strings only."""
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    write_atomically(path, lambda temporary: save_file(contiguous, temporary, dict(metadata) if metadata else None))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Map a safetensors file into memory: its arrays, read-only and not yet loaded, and its metadata.
+
+    The library checks the header (sizes, types, offsets, overlaps) but would copy every array; the mapping is ours.
+
+    Raises DataError when the file is missing or its header lies: nothing outside the file is ever read.
+    """
+    try:
+        with safe_open(path, framework="np") as checked:
+            metadata = dict(checked.metadata() or {})
+        body = np.memmap(path, np.uint8, mode="r")
+        length = int.from_bytes(body[:8].tobytes(), "little")
+        header = json.loads(body[8 : 8 + length].tobytes())
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = entry["data_offsets"]
+            stored = body[8 + length + begin : 8 + length + end]
+            arrays[name] = stored.view(np.dtype(NUMPY_OF[entry["dtype"]])).reshape(entry["shape"])
+        return arrays, metadata
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; check the folder's name") from error
+    except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
+        raise DataError(f"{path} is damaged or is not safetensors ({error}); restore it or write it anew") from error
+
+
+def fingerprint(*arrays: NDArray[Any]) -> str:
+    """SHA-256 over dtype, shape and values of the arrays in order; the same on every machine."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{little.dtype.str}{little.shape}".encode())
+        rows = max(1, 2**24 // max(1, little[:1].nbytes)) if little.ndim else 1
+        for start in range(0, len(little) if little.ndim else 1, rows):
+            part = np.ascontiguousarray(little[start : start + rows] if little.ndim else little)
+            digest.update(part.reshape(-1).view(np.uint8).data if part.size else b"")
+    return digest.hexdigest()
+
+
+def hash_of(value: object) -> str:
+    """SHA-256 of a JSON value in its canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a new folder beside `path`, then put it in its place; on failure `path` is as it was."""
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", dir=path.parent))
+        fill(temporary)
+        temporary.chmod(0o755)
+        _sync_folder(temporary)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.old.", dir=path.parent))
+            path.replace(old / path.name)
+            temporary.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RunError(
+            f"cannot write the folder {path}: {error.strerror or error}; nothing was changed, "
+            "free some space or choose another place"
+        ) from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename durable; not every file system lets a folder be opened for that."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

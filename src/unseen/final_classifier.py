@@ -1,0 +1,114 @@
+"""The ordinary classifier at the end: a linear softmax on real seen and synthetic unseen features.
+
+Rows are assembled once into one matrix on the device; training picks batches from it by index and never permutes or copies
+it. Gradients of a linear softmax are two matrix products, so no graph is built.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unseen.methods.base import ClassStreams, GenerativeMethod, LinearScores, Streams
+from unseen.recipe import Recipe
+from unseen.scaling import ScaledView
+
+ROWS_AT_ONCE = 16_384
+"""Rows synthesised, represented or scored together: bounds memory, not results."""
+
+
+@dataclass(frozen=True)
+class ClassifierRows:
+    """What a final classifier is fitted on.
+
+    Args:
+        features: (n, d') represented rows; labels: (n,) class ids; weights: (n,) how often each row counts.
+        synthetic: number of rows at the end that are synthetic.
+    """
+
+    features: Tensor
+    labels: Tensor
+    weights: Tensor
+    synthetic: int
+
+    def only_synthetic(self) -> ClassifierRows:
+        """The synthetic rows alone: what the classifier over unseen classes (T1) is fitted on."""
+        start = len(self.labels) - self.synthetic
+        return ClassifierRows(self.features[start:], self.labels[start:], self.weights[start:], self.synthetic)
+
+
+def represent(method: GenerativeMethod, x: Tensor) -> Tensor:
+    """`method.represent` in chunks."""
+    return torch.cat([method.represent(part) for part in torch.split(x, ROWS_AT_ONCE)])
+
+
+def classifier_rows(method: GenerativeMethod, view: ScaledView, rows_per_class: int, seed: int) -> ClassifierRows:
+    """Real seen rows, then `rows_per_class` synthetic rows of every unseen class, as the method represents them.
+
+    Each class's noise is seeded by (seed, class name), so other classes may come and go without changing it.
+    """
+    ids = view.unseen.repeat_interleave(rows_per_class)
+    streams = ClassStreams(seed, view.names, view.device)
+    classes_at_once = max(1, ROWS_AT_ONCE // rows_per_class) * rows_per_class
+    first = method.represent(view.features[:1])
+    features = torch.empty(len(view.labels) + len(ids), first.shape[1], device=view.device)
+    for start in range(0, len(view.labels), ROWS_AT_ONCE):
+        part = view.features[start : start + ROWS_AT_ONCE]
+        features[start : start + len(part)] = method.represent(part)
+    for start in range(0, len(ids), classes_at_once):
+        part = method.represent(method.sample(ids[start : start + classes_at_once], streams))
+        features[len(view.labels) + start : len(view.labels) + start + len(part)] = part
+    labels = torch.cat([view.labels, ids])
+    return ClassifierRows(features, labels, torch.ones(len(labels), device=view.device), len(ids))
+
+
+def fit_linear_softmax(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> LinearScores:
+    """Fit by Adam on the weighted mean of −log softmax, plus ½ decay ‖W‖².
+
+    Args:
+        rows: what to fit on; every label must be in `class_ids`.
+        class_ids: sorted ids; the scores come in this order.
+        recipe: learning rate, epochs, batch size, decay, standardise.
+        seed: of the initial weights N(0, 0.02²) and the order of rows.
+    """
+    for fitted in fit_by_epoch(rows, class_ids, recipe, seed):
+        last = fitted
+    return last
+
+
+def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> Iterator[LinearScores]:
+    """`fit_linear_softmax`, yielding the classifier after each epoch (the `paper` protocol scores every one)."""
+    streams = Streams(seed, rows.features.device)
+    targets = torch.searchsorted(class_ids, rows.labels)
+    count, width = rows.features.shape
+    per_class = rows.synthetic // max(1, len(torch.unique(rows.labels[count - rows.synthetic :])))
+    batch = min(count, recipe.classifier_batch or max(1, per_class))
+    shift = torch.zeros(width, device=rows.features.device)
+    scale = torch.ones_like(shift)
+    if recipe.standardise:
+        shift = rows.features.mean(dim=0)
+        scale = 1 / rows.features.std(dim=0).clamp_min(1e-6)
+    weight = 0.02 * streams.normal("initial classifier", len(class_ids), width)
+    bias = torch.zeros(len(class_ids), device=weight.device)
+    optimiser = torch.optim.Adam([weight, bias], recipe.classifier_lr, (0.5, 0.999), fused=True)
+    order = torch.empty(0, dtype=torch.int64, device=weight.device)
+    for _ in range(recipe.classifier_epochs):
+        for _ in range(math.ceil(count / batch)):
+            # An epoch's last batch is filled up from the next shuffle, so every batch is full.
+            if len(order) < batch:
+                order = torch.cat([order, torch.randperm(count, generator=streams["row order"], device=weight.device)])
+            picked, order = order[:batch], order[batch:]
+            x = (rows.features[picked] - shift) * scale
+            share = rows.weights[picked] / rows.weights[picked].sum()
+            error = torch.softmax(x @ weight.T + bias, dim=1)
+            error[torch.arange(batch, device=weight.device), targets[picked]] -= 1
+            error *= share[:, None]
+            weight.grad = error.T @ x + recipe.classifier_decay * weight
+            bias.grad = error.sum(dim=0)
+            optimiser.step()
+        scaled = weight * scale
+        yield LinearScores(scaled, bias - scaled @ shift)

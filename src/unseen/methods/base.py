@@ -1,0 +1,169 @@
+"""The contract between a method and everything else, and the seeded streams that methods draw from.
+
+A generative method answers three verbs, `step`, `sample` and `represent`; a closed-form method answers `fit` and `scores`.
+Nothing else about a method is known outside its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from unseen.scaling import ScaledView, Scaling
+
+Draw = Callable[[], tuple[Tensor, Tensor]]
+"""Returns a fresh batch of real seen rows, x (B, d) and class ids y (B,), each time it is called."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where training stands.
+
+    Args:
+        step: iterations done so far.
+        steps_per_epoch: iterations that draw about as many rows as there are: ceil(n / batch).
+    """
+
+    step: int
+    steps_per_epoch: int
+
+
+class Streams:
+    """Named random streams. Each is seeded from (seed, name), so one part's draws never shift another's."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.seed = seed
+        self.device = device
+        self._generators: dict[str, torch.Generator] = {}
+
+    def __getitem__(self, name: str) -> torch.Generator:
+        if name not in self._generators:
+            self._generators[name] = torch.Generator(self.device).manual_seed(stream_seed(self.seed, name))
+        return self._generators[name]
+
+    def normal(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Draws from N(0, 1)."""
+        return torch.randn(*shape, generator=self[name], device=self.device, dtype=dtype)
+
+    def uniform(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Draws from U(0, 1)."""
+        return torch.rand(*shape, generator=self[name], device=self.device, dtype=dtype)
+
+    def state(self) -> dict[str, Tensor]:
+        """Name → generator state, for a checkpoint."""
+        return {name: generator.get_state() for name, generator in self._generators.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on exactly where `state` was taken."""
+        self._generators.clear()
+        for name, value in state.items():
+            self[name].set_state(value.to(torch.uint8).cpu())
+
+
+class ClassStreams:
+    """One stream for every class to synthesise, seeded from (seed, class name).
+
+    Adding, removing or reordering classes leaves the draws of the others alone. All classes are still synthesised in one
+    pass through the networks: only the noise is drawn class by class.
+    """
+
+    def __init__(self, seed: int, names: tuple[str, ...], device: torch.device) -> None:
+        self._streams = Streams(seed, device)
+        self._names = names
+
+    def normal(self, class_ids: Tensor, width: int) -> Tensor:
+        """(n, width) draws from N(0, 1); the rows of each class come, in order, from that class's stream."""
+        out = torch.empty(len(class_ids), width, device=class_ids.device)
+        for class_id in torch.unique(class_ids).tolist():
+            rows = (class_ids == class_id).nonzero(as_tuple=True)[0]
+            out[rows] = self._streams.normal(f"class {self._names[class_id]}", len(rows), width)
+        return out
+
+
+def stream_seed(seed: int, name: str) -> int:
+    """A 63-bit seed for this name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
+
+
+class GenerativeMethod(Protocol):
+    """A method that learns to synthesise features of classes from their embeddings.
+
+    Everything it has learned, optimisers and controllers included, is reachable through `state` and `load_state`.
+    """
+
+    batch_size: int
+    uses_unseen_embeddings: bool
+
+    def step(self, draw: Draw, clock: Clock) -> dict[str, Tensor]:
+        """One training iteration, all its sub-updates in the order of the paper. Returns device scalars to log."""
+        ...
+
+    def sample(self, class_ids: Tensor, streams: ClassStreams) -> Tensor:
+        """(n,) class ids → (n, d) synthetic features, without gradient."""
+        ...
+
+    def represent(self, x: Tensor) -> Tensor:
+        """(n, d) features → (n, d') what the final classifier sees: label-free, row by row, without gradient."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Name → tensor: all that a checkpoint needs."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on exactly where `state` was taken."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinearScores:
+    """Scores x Wᵀ + b: what every closed-form method and every final classifier comes down to.
+
+    Args:
+        weight: (C, d); bias: (C,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(n, d) → (n, C) scores; a higher one is likelier."""
+        return x @ self.weight.T + self.bias
+
+    def only(self, class_ids: Tensor) -> LinearScores:
+        """The scores of these classes, in this order."""
+        return LinearScores(self.weight[class_ids], self.bias[class_ids])
+
+
+class ClosedFormMethod(Protocol):
+    """A method that is solved, not trained. `GRID` and `SCALINGS` are what the `blind` protocol tries."""
+
+    SCALINGS: ClassVar[tuple[Scaling, ...]]
+    GRID: ClassVar[dict[str, tuple[float, ...]]]
+
+    def fit(self, view: ScaledView) -> LinearScores:
+        """Learn from the seen training rows and the class embeddings; returns the scores of all C classes."""
+        ...
+
+
+def optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor that the optimisers remember, by name."""
+    for name, optimiser in optimisers.items():
+        for index, group in enumerate(optimiser.state_dict()["state"].items()):
+            yield from ((f"{name}.{index}.{key}", value) for key, value in group[1].items())
+
+
+def load_optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer], state: Mapping[str, Tensor]) -> None:
+    """Put back what `optimiser_state` named."""
+    for name, optimiser in optimisers.items():
+        remembered: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith(f"{name}."):
+                index, entry = key.removeprefix(f"{name}.").split(".")
+                remembered.setdefault(int(index), {})[entry] = value
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": remembered})

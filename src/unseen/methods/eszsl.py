@@ -1,0 +1,50 @@
+"""ESZSL: a bilinear map between features and class embeddings, in one formula.
+
+Reference: B. Romera-Paredes, P. H. S. Torr, "An Embarrassingly Simple Approach to Zero-Shot Learning", ICML 2015, eq. 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unseen.methods.base import LinearScores
+from unseen.scaling import ScaledView, Scaling
+
+
+@dataclass(frozen=True)
+class ESZSL:
+    """V = (XᵀX + γI)⁻¹ XᵀY S (SᵀS + λI)⁻¹; the score of class c for x is x V c.
+
+    X (n, d) are seen features, Y (n, |seen|) is 1 for a row's class and −1 elsewhere, S (|seen|, a) are seen embeddings.
+
+    Args:
+        gamma: γ, ridge on the features' side.
+        lamda: λ, ridge on the embeddings' side.
+    """
+
+    gamma: float = 1.0
+    lamda: float = 1.0
+
+    SCALINGS: ClassVar[tuple[Scaling, ...]] = ("minmax", "l2")
+    GRID: ClassVar[dict[str, tuple[float, ...]]] = {
+        "gamma": (1.0, 100.0, 1e4, 1e6),
+        "lamda": (0.01, 0.1, 1.0, 10.0),
+    }
+
+    def fit(self, view: ScaledView) -> LinearScores:
+        """Solve for V on the seen rows; the scores of all C classes are linear in x."""
+        x = view.features.double()
+        embeddings = view.embeddings.double()
+        s = embeddings[view.seen]
+        d, a = x.shape[1], s.shape[1]
+        y = 2 * F.one_hot(torch.searchsorted(view.seen, view.labels), len(view.seen)).double() - 1
+        gram = x.T @ x + self.gamma * torch.eye(d, dtype=x.dtype, device=x.device)
+        ridge = s.T @ s + self.lamda * torch.eye(a, dtype=x.dtype, device=x.device)
+        right: Tensor = torch.linalg.solve(ridge, (x.T @ y @ s).T)
+        v = torch.linalg.solve(gram, right.T)
+        return LinearScores((v @ embeddings.T).T.float(), torch.zeros(len(embeddings), device=x.device))

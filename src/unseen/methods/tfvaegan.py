@@ -1,0 +1,473 @@
+"""TF-VAEGAN: a VAE-GAN whose semantic decoder is fed back into the generator and shown to the classifier.
+
+Reference: S. Narayan, A. Gupta, F. S. Khan, C. G. M. Snoek, L. Shao, "Latent Embedding Feedback and Discriminative Features
+for Zero-Shot Classification", ECCV 2020. Details that the paper leaves open (initialisation, the self-weighted
+reconstruction, the adaptive penalty weight, the order of updates) follow the behaviour of its released code, as recorded in
+docs/methods/tfvaegan.md. f-VAEGAN-D2 (Xian et al., CVPR 2019, inductive) is this file with decoder and feedback off.
+
+    encoder  E: [x, c] → z        generator G: [z, c] (+ feedback) → x̂        critic D: [x, c] → score
+    decoder Dec: x → ĉ, with hidden layer r                                  feedback F: r → f
+    x₀ = G(z, c),  f = F(Dec.hidden(x₀)),  x̂ = G(z, c; a·f)
+
+Symbols: d length of a feature, a of a class embedding and of z, H hidden width, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unseen.errors import SettingsError
+from unseen.methods.base import (
+    ClassStreams,
+    Clock,
+    Draw,
+    Streams,
+    load_optimiser_state,
+    optimiser_state,
+)
+from unseen.recipe import Recipe
+from unseen.scaling import ScaledView
+
+SLOPE = 0.2
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """In the paper's symbols; the defaults are CUB's.
+
+    Args:
+        hidden: H, width of every network.
+        batch_size: B.
+        critic_iterations: critic (and decoder) updates for each generator update.
+        lr: of encoder, generator and critic.
+        decoder_lr, feedback_lr: of Dec and of F.
+        gamma_D, gamma_G: weight of the critic's loss, and of the adversarial term in the generator's.
+        beta: weight of the semantic reconstruction. 0 leaves the decoder out, and with it transform and feedback.
+        a1, a2: weight of the feedback in training and in synthesis.
+        feedback_loops: loops an epoch; the second one trains with feedback. 1 leaves the feedback module out.
+        penalty: initial weight λ of the gradient penalty.
+        adaptive_penalty: let λ follow the penalty (see `_adapt_penalty`).
+        encoded_noise: fakes come from E(x, c) rather than from the prior.
+        feedback_from: with `encoded_noise` off, whose hidden features feed the generator's update back: those of the
+            `generated` feature itself, or those of the `reconstruction` of x, as the released code does (used for FLO only).
+        freeze_decoder: Dec learns from real features alone.
+        transform: the final classifier sees [x, ĉ, r] instead of x.
+        sigma: standard deviation of the Gaussian reconstruction, where features leave [0, 1].
+        decay: weight decay of E, G and Dec (not in the paper).
+    """
+
+    hidden: int = 4096
+    batch_size: int = 64
+    critic_iterations: int = 5
+    lr: float = 1e-4
+    decoder_lr: float = 1e-4
+    feedback_lr: float = 1e-5
+    gamma_D: float = 10.0
+    gamma_G: float = 10.0
+    beta: float = 0.01
+    a1: float = 1.0
+    a2: float = 1.0
+    feedback_loops: int = 2
+    penalty: float = 10.0
+    adaptive_penalty: bool = True
+    encoded_noise: bool = True
+    feedback_from: Literal["generated", "reconstruction"] = "generated"
+    freeze_decoder: bool = False
+    transform: bool = True
+    sigma: float = 1.0
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.beta == 0 and (self.transform or self.feedback_loops > 1):
+            raise SettingsError(
+                "beta=0 leaves the decoder untrained, so transform and feedback have nothing to work on; "
+                "set transform=false and feedback_loops=1 too"
+            )
+        for name in ("hidden", "batch_size", "critic_iterations", "feedback_loops"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 1 or more")
+        for name in ("lr", "decoder_lr", "feedback_lr", "sigma"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give a number above 0")
+        if self.feedback_from not in ("generated", "reconstruction"):
+            raise SettingsError(f"feedback_from={self.feedback_from!r} is neither 'generated' nor 'reconstruction'")
+
+
+_AWA2 = Hyperparameters(lr=1e-5, feedback_lr=1e-4, beta=0.1, a1=0.01, a2=0.01, freeze_decoder=True)
+
+PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
+    # Published settings for inductive learning on ResNet-101 features, from the released run scripts.
+    "awa1": (_AWA2, Recipe(epochs=120, synthetic=1800)),  # no script of its own: AWA2's
+    "awa2": (_AWA2, Recipe(epochs=120, synthetic=1800)),
+    "cub": (Hyperparameters(), Recipe(epochs=300, synthetic=300)),
+    "flo": (Hyperparameters(a1=0.5, a2=0.5, encoded_noise=False), Recipe(epochs=500, synthetic=1200)),
+    "sun": (
+        Hyperparameters(lr=1e-3, feedback_lr=1e-4, gamma_D=1, gamma_G=1, a1=0.1, a2=0.01),
+        Recipe(epochs=400, synthetic=400, classifier_lr=5e-4),
+    ),
+}
+
+
+# ----------------------------------------------------------------------------------------------------------- networks
+
+
+class Encoder(nn.Module):
+    """E: [x, c] → mean and log-variance of z; d+a → H → 2a → a, a."""
+
+    def __init__(self, d: int, a: int, hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(d + a, hidden)
+        self.second = nn.Linear(hidden, 2 * a)
+        self.mean = nn.Linear(2 * a, a)
+        self.log_variance = nn.Linear(2 * a, a)
+
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.leaky_relu(self.first(torch.cat([x, c], dim=1)), SLOPE)
+        h = F.leaky_relu(self.second(h), SLOPE)
+        return self.mean(h), self.log_variance(h)
+
+
+class Generator(nn.Module):
+    """G: [z, c] → x̂; 2a → H → d. Feedback f (B, H) joins the hidden layer, after its activation."""
+
+    def __init__(self, d: int, a: int, hidden: int, unit_interval: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(2 * a, hidden)
+        self.second = nn.Linear(hidden, d)
+        self.unit_interval = unit_interval
+
+    def forward(self, z: Tensor, c: Tensor, feedback: Tensor | None = None) -> Tensor:
+        h = F.leaky_relu(self.first(torch.cat([z, c], dim=1)), SLOPE)
+        out: Tensor = self.second(h if feedback is None else h + feedback)
+        return torch.sigmoid(out) if self.unit_interval else out
+
+
+class Critic(nn.Module):
+    """D: [x, c] → score; d+a → H → 1. The first layer's weights for x and for c are stored apart."""
+
+    def __init__(self, d: int, a: int, hidden: int) -> None:
+        super().__init__()
+        self.visual = nn.Linear(d, hidden, bias=False)
+        self.semantic = nn.Linear(a, hidden)
+        self.score = nn.Linear(hidden, 1)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        out: Tensor = self.score(F.leaky_relu(self.visual(x) + self.semantic(c), SLOPE))
+        return out
+
+
+class Decoder(nn.Module):
+    """Dec: x → ĉ of unit length, and its hidden layer r; d → H → a."""
+
+    def __init__(self, d: int, a: int, hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(d, hidden)
+        self.second = nn.Linear(hidden, a)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """r (B, H)."""
+        return F.leaky_relu(self.first(x), SLOPE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.predict(self.hidden(x))
+
+    def predict(self, r: Tensor) -> Tensor:
+        """ĉ (B, a) from the hidden layer."""
+        prediction: Tensor = F.normalize(self.second(r), dim=1, eps=TINY)
+        return prediction
+
+
+class Feedback(nn.Module):
+    """F: r → f; H → H → H, both activated."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(hidden, hidden)
+        self.second = nn.Linear(hidden, hidden)
+
+    def forward(self, r: Tensor) -> Tensor:
+        f: Tensor = F.leaky_relu(self.second(F.leaky_relu(self.first(r), SLOPE)), SLOPE)
+        return f
+
+
+# ------------------------------------------------------------------------------------------------------------- losses
+
+
+def vae_loss(x_hat: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor, sigma: float | None) -> Tensor:
+    """Reconstruction + KL(E(x, c) ‖ N(0, I)), each summed over dimensions and averaged over rows.
+
+    Args:
+        sigma: None for Σ BCE(x̂, x), where features lie in [0, 1]; else ½ ‖x̂ − x‖² / σ².
+    """
+    if sigma is None:
+        reconstruction = F.binary_cross_entropy((x_hat + TINY).clamp(max=1), x, reduction="sum")
+    else:
+        reconstruction = (x_hat - x).square().sum() / (2 * sigma**2)
+    kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
+    return (reconstruction + kl) / len(x)
+
+
+def semantic_reconstruction(predicted: Tensor, c: Tensor) -> Tensor:
+    """R(p, c) = mean over rows of Σⱼ |δⱼ|³ / ‖δ‖₂ with δ = p − c.
+
+    The paper speaks of an l1 cycle loss; the released code weights each |δⱼ| by its own share of the row, which is this.
+    """
+    delta = predicted - c
+    return (delta.abs().pow(3).sum(dim=1) / delta.norm(dim=1).clamp_min(TINY)).mean()
+
+
+def critic_gradients(
+    critic: Critic, real: Tensor, fake: Tensor, c: Tensor, t: Tensor, penalty_weight: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Gradient of mean D(x̂) − mean D(x) + λP, in closed form, with P = mean (‖∇_ξ D(ξ, c)‖ − 1)², ξ = t·x + (1−t)·x̂.
+
+    D has one hidden layer, so with s its slopes (1 or 0.2) the inner gradient is (s ∘ w)V, V the visual weights, and s is
+    constant almost everywhere: no second backward pass is needed. The pre-activation of ξ is the same mixture of those of
+    x and x̂, so ξ costs no forward pass either.
+
+    Args:
+        real, fake: (B, d); c: (B, a); t: (B, 1) in [0, 1]; penalty_weight: scalar λ.
+
+    Returns:
+        Parameter name → gradient; P; mean D(x) − mean D(x̂), the Wasserstein estimate.
+    """
+    visual, w = critic.visual.weight, critic.score.weight[0]
+    rows = len(real)
+    condition = critic.semantic(c)
+    pre_real, pre_fake = real @ visual.T + condition, fake @ visual.T + condition
+    hidden_real, hidden_fake = F.leaky_relu(pre_real, SLOPE), F.leaky_relu(pre_fake, SLOPE)
+    toward_fake = (_slopes(pre_fake) * w) / rows
+    toward_real = (_slopes(pre_real) * w) / rows
+
+    slopes = _slopes(t * pre_real + (1 - t) * pre_fake)
+    through = slopes * w
+    inner = through @ visual
+    norm = inner.norm(dim=1, keepdim=True).clamp_min(TINY)
+    penalty = (norm - 1).square().mean()
+    pull = penalty_weight * 2 * (norm - 1) / (norm * rows) * inner
+
+    difference = hidden_fake.mean(dim=0) - hidden_real.mean(dim=0)
+    on_condition = toward_fake - toward_real
+    gradients = {
+        "visual.weight": torch.cat([toward_fake, -toward_real, through]).T @ torch.cat([fake, real, pull]),
+        "semantic.weight": on_condition.T @ c,
+        "semantic.bias": on_condition.sum(dim=0),
+        "score.weight": (difference + (slopes * (pull @ visual.T)).sum(dim=0))[None],
+        "score.bias": torch.zeros_like(critic.score.bias),  # it cancels between real and fake
+    }
+    return gradients, penalty, -(difference @ w)
+
+
+def _slopes(pre_activation: Tensor) -> Tensor:
+    return torch.where(pre_activation > 0, 1.0, SLOPE).to(pre_activation.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------------- method
+
+
+class TFVAEGAN(nn.Module):
+    """The method: built from a view, trained by `step`, asked by `sample` and `represent`."""
+
+    uses_unseen_embeddings = False
+    penalty_weight: Tensor
+
+    def __init__(self, view: ScaledView, settings: Hyperparameters, seed: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.batch_size = settings.batch_size
+        self.loops = settings.feedback_loops
+        self.embeddings = view.embeddings
+        self.streams = Streams(seed, view.device)
+        d, a, hidden = view.features.shape[1], view.embeddings.shape[1], settings.hidden
+        self.encoder = Encoder(d, a, hidden)
+        self.generator = Generator(d, a, hidden, view.unit_interval)
+        self.critic = Critic(d, a, hidden)
+        self.decoder = Decoder(d, a, hidden) if settings.beta > 0 else None
+        self.feedback = Feedback(hidden) if settings.feedback_loops > 1 else None
+        self.register_buffer("penalty_weight", torch.tensor(settings.penalty))
+        self.to(view.device)
+        for name, module in self.named_children():
+            _initialise(module, self.streams[f"initial {name}"])
+
+        # The encoder keeps Adam's default betas in the released code; easy to miss.
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "encoder": _adam(self.encoder, settings.lr, beta1=0.9, decay=settings.decay),
+            "generator": _adam(self.generator, settings.lr, decay=settings.decay),
+            "critic": _adam(self.critic, settings.lr),
+        }
+        if self.decoder is not None:
+            self.optimisers["decoder"] = _adam(self.decoder, settings.decoder_lr, decay=settings.decay)
+        if self.feedback is not None:
+            self.optimisers["feedback"] = _adam(self.feedback, settings.feedback_lr)
+
+    # -- training
+
+    def step(self, draw: Draw, clock: Clock) -> dict[str, Tensor]:
+        """Five critic and decoder updates, each on a fresh batch; λ; then the generator's update on the last batch.
+
+        Loop 0 of an epoch trains without feedback, loop 1 with it.
+        """
+        with_feedback = (clock.step // clock.steps_per_epoch) % self.settings.feedback_loops == 1
+        penalties = []
+        log: dict[str, Tensor] = {}
+        for _ in range(self.settings.critic_iterations):
+            x, y = draw()
+            c = self.embeddings[y]
+            if self.decoder is not None:
+                log["decoder"] = self._update_decoder(self.decoder, x, c)
+            fake = self._fake_for_critic(x, c, with_feedback)
+            penalty, log["wasserstein"] = self._update_critic(x, fake, c)
+            penalties.append(penalty)
+        log["penalty"] = torch.stack(penalties).mean()
+        if self.settings.adaptive_penalty:
+            self._adapt_penalty(log["penalty"])
+        log["lambda"] = self.penalty_weight.clone()
+        return log | self._update_generator(x, c, with_feedback)
+
+    def _update_decoder(self, decoder: Decoder, x: Tensor, c: Tensor) -> Tensor:
+        """Minimise βR(Dec(x), c) on real features."""
+        loss = self.settings.beta * semantic_reconstruction(decoder(x), c)
+        self._descend(loss, "decoder")
+        return loss.detach()
+
+    @torch.no_grad()
+    def _fake_for_critic(self, x: Tensor, c: Tensor, with_feedback: bool) -> Tensor:
+        """One fake per row. The critic's update never reaches the generator, so no graph is built."""
+        noise = self.streams.normal("critic noise", len(x), c.shape[1], dtype=x.dtype)
+        if self.settings.encoded_noise:
+            mean, log_variance = self.encoder(x, c)
+            noise = mean + torch.exp(log_variance / 2) * noise
+        return self._generate(noise, c, self.settings.a1 if with_feedback else 0.0)
+
+    @torch.no_grad()
+    def _update_critic(self, x: Tensor, fake: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Minimise γ_D · (mean D(x̂) − mean D(x) + λP); see `critic_gradients`."""
+        t = self.streams.uniform("penalty mixture", len(x), 1, dtype=x.dtype)
+        gradients, penalty, wasserstein = critic_gradients(self.critic, x, fake, c, t, self.penalty_weight)
+        for name, parameter in self.critic.named_parameters():
+            parameter.grad = self.settings.gamma_D * gradients[name]
+        self.optimisers["critic"].step()
+        return penalty, wasserstein
+
+    @torch.no_grad()
+    def _adapt_penalty(self, penalty: Tensor) -> None:
+        """λ ← 1.1 λ where P > 1.05, λ / 1.1 where P < 1.001; tensors throughout, so the device is never waited for."""
+        weight = self.penalty_weight
+        weight.mul_(torch.where(penalty > 1.05, 1.1, torch.where(penalty < 1.001, 1 / 1.1, 1.0)))
+
+    def _update_generator(self, x: Tensor, c: Tensor, with_feedback: bool) -> dict[str, Tensor]:
+        """Minimise L_vae − γ_G · mean D(x̂, c) + βR(Dec(x̂), c) over E, G and, in the feedback loop, F; D is frozen.
+
+        Dec steps on the last term too, unless frozen. The feedback latent is detached, so that term alone reaches Dec and
+        one backward pass serves both.
+        """
+        s = self.settings
+        a1 = s.a1 if with_feedback else 0.0
+        mean, log_variance = self.encoder(x, c)
+        z = mean + torch.exp(log_variance / 2) * self.streams.normal("encoder noise", *mean.shape, dtype=x.dtype)
+        latent = self._feedback_latent(z, c) if a1 > 0 else None
+        x_hat = self._refine(z, c, a1, latent)
+        vae = vae_loss(x_hat, x, mean, log_variance, None if self.generator.unit_interval else s.sigma)
+        if not s.encoded_noise:
+            prior = self.streams.normal("generator noise", *mean.shape, dtype=x.dtype)
+            if a1 > 0 and s.feedback_from == "generated":
+                latent = self._feedback_latent(prior, c)
+            elif a1 > 0 and self.decoder is not None:
+                latent = self.decoder.hidden(x_hat).detach()
+            x_hat = self._refine(prior, c, a1, latent)
+        adversarial = -self.critic(x_hat, c).mean()
+        loss = vae + s.gamma_G * adversarial
+        log = {"vae": vae.detach(), "adversarial": adversarial.detach()}
+        if self.decoder is not None:
+            semantic = semantic_reconstruction(self.decoder(x_hat), c)
+            loss = loss + s.beta * semantic
+            log["semantic"] = semantic.detach()
+        names = ["encoder", "generator"]
+        if with_feedback:
+            names.append("feedback")
+        if self.decoder is not None and not s.freeze_decoder:
+            names.append("decoder")
+        self._descend(loss, *names)
+        return log
+
+    def _descend(self, loss: Tensor, *names: str) -> None:
+        """One optimiser step for each named network; the others get no gradient and are left alone."""
+        groups = [list(cast(nn.Module, getattr(self, name)).parameters()) for name in names]
+        parameters = [parameter for group in groups for parameter in group]
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        for name in names:
+            self.optimisers[name].step()
+
+    # -- generation
+
+    def _generate(self, z: Tensor, c: Tensor, weight: float) -> Tensor:
+        """G(z, c), refined by feedback of this weight; 0 makes it one plain pass."""
+        return self._refine(z, c, weight, self._feedback_latent(z, c) if weight > 0 else None)
+
+    @torch.no_grad()
+    def _feedback_latent(self, z: Tensor, c: Tensor) -> Tensor | None:
+        """r = Dec.hidden(G(z, c)). The paper stops the gradient here, so the first pass needs no graph."""
+        return None if self.decoder is None else self.decoder.hidden(self.generator(z, c))
+
+    def _refine(self, z: Tensor, c: Tensor, weight: float, latent: Tensor | None) -> Tensor:
+        """G(z, c; a·F(r))."""
+        if latent is None or self.feedback is None:
+            return cast(Tensor, self.generator(z, c))
+        return cast(Tensor, self.generator(z, c, weight * self.feedback(latent)))
+
+    @torch.no_grad()
+    def sample(self, class_ids: Tensor, streams: ClassStreams) -> Tensor:
+        """(n,) class ids → (n, d): z from the prior, one feedback pass of weight a2."""
+        c = self.embeddings[class_ids]
+        z = streams.normal(class_ids, c.shape[1]).to(c.dtype)
+        return self._generate(z, c, self.settings.a2 if self.feedback is not None else 0.0)
+
+    @torch.no_grad()
+    def represent(self, x: Tensor) -> Tensor:
+        """(n, d) → (n, d + a + H): [x, ĉ, r]; x alone without `transform`."""
+        if self.decoder is None or not self.settings.transform:
+            return x
+        r = self.decoder.hidden(x)
+        return torch.cat([x, self.decoder.predict(r), r], dim=1)
+
+    # -- checkpoints
+
+    def state(self) -> dict[str, Tensor]:
+        """Networks, λ, optimisers and streams."""
+        return (
+            {f"network.{name}": value for name, value in self.state_dict().items()}
+            | {f"optimiser.{name}": value for name, value in optimiser_state(self.optimisers)}
+            | {f"stream.{name}": value for name, value in self.streams.state().items()}
+        )
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on exactly where `state` was taken."""
+        self.load_state_dict(_under("network.", state))
+        load_optimiser_state(self.optimisers, _under("optimiser.", state))
+        self.streams.load_state(_under("stream.", state))
+
+
+def _initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Weights N(0, 0.02²), biases 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, 0.02, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _adam(module: nn.Module, lr: float, beta1: float = 0.5, decay: float = 0.0) -> torch.optim.Optimizer:
+    return torch.optim.Adam(module.parameters(), lr, (beta1, 0.999), weight_decay=decay, fused=True)
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,47 @@
+"""What surrounds a generative method: scaling, training length, synthesis and final classifier, as one plain value.
+
+A published preset states a recipe beside its hyper-parameters; `blind` chooses parts of one on folds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unseen.scaling import Scaling
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything around a method that a result depends on.
+
+    Args:
+        scaling: of the features.
+        centred: subtract the seen classes' mean embedding before the embeddings are scaled to unit length.
+        steps: training iterations; 0 takes `epochs`.
+        epochs: the paper's epochs; a nominal length, as batches are independent draws.
+        synthetic: rows synthesised per unseen class; 0 takes `synthetic_ratio`.
+        synthetic_ratio: the same, relative to the mean number of training rows of a seen class.
+        classifier_lr, classifier_epochs, classifier_batch: Adam on the final linear softmax; batch 0 takes the number of
+            synthetic rows per class, as published.
+        classifier_decay: weight of ½‖W‖² in the classifier's mean loss.
+        standardise: scale every column of the classifier's input to unit variance on its training rows.
+        gamma: subtracted from the scores of seen classes, in units of the spread of the margin (max seen − max unseen)
+            on the classifier's training rows.
+    """
+
+    scaling: Scaling = "minmax"
+    centred: bool = False
+    steps: int = 0
+    epochs: int = 0
+    synthetic: int = 0
+    synthetic_ratio: float = 1.0
+    classifier_lr: float = 1e-3
+    classifier_epochs: int = 25
+    classifier_batch: int = 0
+    classifier_decay: float = 0.0
+    standardise: bool = False
+    gamma: float = 0.0
+
+    def rows_per_class(self, mean_seen_count: float) -> int:
+        """Rows to synthesise for each unseen class."""
+        return self.synthetic or max(1, round(self.synthetic_ratio * mean_seen_count))

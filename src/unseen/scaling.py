@@ -1,0 +1,179 @@
+"""From raw features and embeddings to what methods train on. Everything here is fitted on seen training rows alone.
+
+Three scalings of features: `minmax` to [0, 1] per dimension, as the published systems do (specification: common facts of the
+lineage); `l2`, rows of length √d; `whitened` by the seen within-class covariance. The last two leave [0, 1], so generators
+then end linearly and reconstruct under a Gaussian instead of a Bernoulli.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unseen.data.dataset import Ids, TrainingView
+
+Scaling = Literal["minmax", "l2", "whitened"]
+SCALINGS: tuple[Scaling, ...] = ("minmax", "l2", "whitened")
+
+WHITENING_SHRINKAGE = 0.1
+"""Share of the average variance mixed into the covariance before it is inverted: with fewer rows than dimensions the
+covariance is singular."""
+
+
+@dataclass(frozen=True)
+class FeatureScaler:
+    """x ↦ ((x / length) − centre) · matrix, with the parts that the scaling uses.
+
+    Args:
+        kind: which scaling.
+        centre: (d,) subtracted.
+        matrix: (d,) factors per dimension, or (d, d).
+    """
+
+    kind: Scaling
+    centre: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+
+    @staticmethod
+    def fit(kind: Scaling, features: NDArray[np.float32], labels: Ids) -> FeatureScaler:
+        """Fit in float64 on training rows.
+
+        Args:
+            features: (n, d).
+            labels: (n,) class ids; used by `whitened` only.
+        """
+        x = features.astype(np.float64)
+        d = x.shape[1]
+        if kind == "minmax":
+            low, high = x.min(axis=0), x.max(axis=0)
+            span = high - low  # a constant column maps to 0
+            return FeatureScaler(kind, low, np.divide(1.0, span, out=np.zeros(d), where=span > 0))
+        if kind == "l2":
+            return FeatureScaler(kind, np.zeros(d), np.full(d, np.sqrt(d)))
+        means = class_means(x, labels)
+        classes, inverse = np.unique(labels, return_inverse=True)
+        within = x - means[inverse]
+        covariance = within.T @ within / max(1, len(x) - len(classes))
+        average = np.trace(covariance) / d
+        if average <= 0:  # one row a class: nothing varies within
+            return FeatureScaler(kind, means.mean(axis=0), np.ones(d))
+        covariance *= 1 - WHITENING_SHRINKAGE
+        covariance[np.diag_indices(d)] += WHITENING_SHRINKAGE * average
+        values, vectors = np.linalg.eigh(covariance)
+        return FeatureScaler(kind, means.mean(axis=0), (vectors / np.sqrt(values)) @ vectors.T)
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scale (n, d) rows; rows outside the training range are not clipped."""
+        x = features.astype(np.float64)
+        if self.kind == "l2":
+            x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        x -= self.centre
+        scaled: NDArray[np.float64] = x * self.matrix if self.matrix.ndim == 1 else x @ self.matrix
+        return scaled.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class EmbeddingScaler:
+    """c ↦ (c − centre) / ‖c − centre‖. `centre` is the mean of the seen classes' embeddings, or 0 as published."""
+
+    centre: NDArray[np.float64]
+
+    @staticmethod
+    def fit(embeddings: NDArray[np.floating], seen: Ids, centred: bool) -> EmbeddingScaler:
+        """Fit on seen classes only, so that training does not depend on which classes are unseen."""
+        e = embeddings.astype(np.float64)
+        return EmbeddingScaler(e[seen].mean(axis=0) if centred else np.zeros(e.shape[1]))
+
+    def __call__(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Scale (C, a) embeddings to unit length."""
+        e = embeddings.astype(np.float64) - self.centre
+        unit: NDArray[np.float64] = e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-12)
+        return unit.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ScaledView:
+    """A `TrainingView`, scaled and on the device: all that a method may know.
+
+    Args:
+        features: (n, d) scaled seen rows.
+        labels: (n,) class ids.
+        embeddings: (C, a) of unit length.
+        names: C class names.
+        seen, unseen: class ids.
+        unit_interval: features lie in [0, 1], so a sigmoid output with binary cross-entropy fits them.
+    """
+
+    features: Tensor
+    labels: Tensor
+    embeddings: Tensor
+    names: tuple[str, ...]
+    seen: Tensor
+    unseen: Tensor
+    unit_interval: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.features.device
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Both scalers of a training run; test rows pass through the same one."""
+
+    features: FeatureScaler
+    embeddings: EmbeddingScaler
+
+    @staticmethod
+    def fit(view: TrainingView, kind: Scaling, centred: bool) -> Scaler:
+        """Fit on the view's rows and its seen classes."""
+        return Scaler(
+            FeatureScaler.fit(kind, view.features, view.labels),
+            EmbeddingScaler.fit(view.classes.embeddings, view.seen, centred),
+        )
+
+    def view(self, view: TrainingView, device: torch.device) -> ScaledView:
+        """Scale a view and put it on the device."""
+        return ScaledView(
+            features=self.rows(view.features, device),
+            labels=torch.from_numpy(view.labels).to(device),
+            embeddings=torch.from_numpy(self.embeddings(view.classes.embeddings)).to(device),
+            names=view.classes.names,
+            seen=torch.from_numpy(view.seen).to(device),
+            unseen=torch.from_numpy(view.unseen).to(device),
+            unit_interval=self.features.kind == "minmax",
+        )
+
+    def rows(self, features: NDArray[np.float32], device: torch.device) -> Tensor:
+        """Scale rows and put them on the device."""
+        return torch.from_numpy(self.features(features)).to(device)
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Name → array, for a saved model."""
+        return {
+            "scaler.centre": self.features.centre,
+            "scaler.matrix": self.features.matrix,
+            "scaler.embedding_centre": self.embeddings.centre,
+        }
+
+    @staticmethod
+    def from_arrays(kind: Scaling, arrays: Mapping[str, NDArray[np.float64]]) -> Scaler:
+        """The scaler whose `arrays` these are."""
+        return Scaler(
+            FeatureScaler(kind, arrays["scaler.centre"], arrays["scaler.matrix"]),
+            EmbeddingScaler(arrays["scaler.embedding_centre"]),
+        )
+
+
+def class_means(x: NDArray[np.float64], labels: Ids) -> NDArray[np.float64]:
+    """(K, d) means of the classes present, in ascending order of id."""
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), x.shape[1]))
+    np.add.at(sums, inverse, x)
+    return sums / counts[:, None]

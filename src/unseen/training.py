@@ -1,0 +1,171 @@
+"""The one training loop: batches on the device, checkpoints, resume, progress, and a clean stop.
+
+Nothing in the loop waits for the device: losses are stacked there and looked at every `LOOK_EVERY` steps, when a loss that
+is not finite is traced back to its step and term.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from unseen.errors import DataError, RunError
+from unseen.methods.base import Clock, GenerativeMethod, Streams
+from unseen.scaling import ScaledView
+from unseen.storage import read_arrays, write_arrays
+
+LOOK_EVERY = 10
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress display is told.
+
+    Args:
+        step, steps: done and to do.
+        losses: term → mean over the last `LOOK_EVERY` steps.
+        steps_per_second: over this process's part of the training.
+    """
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    steps_per_second: float
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.steps - self.step) / max(self.steps_per_second, 1e-9)
+
+
+class Stopped(RunError):
+    """Training was stopped by Ctrl-C or SIGTERM after a whole step; what was done is saved where a checkpoint was asked for."""
+
+
+def steps_per_epoch(view: ScaledView, batch_size: int) -> int:
+    """ceil(n / batch): an epoch is nominal, as batches are independent draws."""
+    return math.ceil(len(view.labels) / batch_size)
+
+
+def train(
+    method: GenerativeMethod,
+    view: ScaledView,
+    steps: int,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    snapshots: tuple[int, ...] = (),
+    on_snapshot: Callable[[int], None] = lambda step: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Train `method` in place up to `steps`.
+
+    Args:
+        method: what to train; on return it is as after the last step.
+        view: rows to draw from.
+        steps: iterations in all, those of an interrupted run included.
+        seed: of the order of rows; the method's own streams were seeded when it was built.
+        checkpoint: file to save to and, if it is there, to go on from, bit for bit on the CPU.
+        checkpoint_seconds: at most so much work is lost when the process dies.
+        snapshots: steps after which `on_snapshot` is called.
+        on_progress: called every `LOOK_EVERY` steps.
+
+    Raises:
+        RunError: a loss is not finite; the sentence names the step and the term.
+        Stopped: Ctrl-C or SIGTERM.
+    """
+    rows = Streams(seed, view.device)
+    batch = min(method.batch_size, len(view.labels))
+
+    def draw() -> tuple[Tensor, Tensor]:
+        picked = torch.randperm(len(view.labels), generator=rows["rows"], device=view.device)[:batch]
+        return view.features[picked], view.labels[picked]
+
+    start = _resume(method, rows, checkpoint, view.device) if checkpoint and checkpoint.exists() else 0
+    per_epoch = steps_per_epoch(view, method.batch_size)
+    pending: list[dict[str, Tensor]] = []
+    begun = saved = time.monotonic()
+    with _stop_requested() as stop_requested:
+        for step in range(start, steps):
+            pending.append(method.step(draw, Clock(step, per_epoch)))
+            done = step + 1
+            last = done == steps or stop_requested()
+            if last or done in snapshots or len(pending) == LOOK_EVERY:
+                losses = _look(pending, done)
+                pending.clear()
+                on_progress(Progress(done, steps, losses, (done - start) / max(time.monotonic() - begun, 1e-9)))
+            if checkpoint and (last or time.monotonic() - saved > checkpoint_seconds) and not pending:
+                _save(method, rows, checkpoint, done)
+                saved = time.monotonic()
+            if done in snapshots:
+                on_snapshot(done)
+            if stop_requested() and done < steps:
+                kept = f"; it is saved up to step {done} of {steps}" if checkpoint else ", and nothing was to be saved"
+                raise Stopped(f"training was stopped{kept}")
+
+
+def _look(pending: list[dict[str, Tensor]], done: int) -> dict[str, float]:
+    """Mean of each term over the pending steps: the one place where the device is waited for."""
+    names = list(dict.fromkeys(name for log in pending for name in log))
+    missing = torch.zeros_like(next(iter(pending[0].values())))
+    table = torch.stack([torch.stack([log.get(name, missing).float() for name in names]) for log in pending]).cpu()
+    wrong = (~torch.isfinite(table)).nonzero()
+    if len(wrong):
+        position, term = (int(v) for v in wrong[0])
+        raise RunError(
+            f"the term '{names[term]}' of the loss is {float(table[position, term])} at step "
+            f"{done - len(pending) + position + 1}; lower the learning rate (lr) or choose another scaling; "
+            "the last checkpoint, if any, is as it was"
+        )
+    return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
+
+
+def _save(method: GenerativeMethod, rows: Streams, path: Path, step: int) -> None:
+    tensors = {f"method.{name}": value for name, value in method.state().items()}
+    tensors |= {f"rows.{name}": value for name, value in rows.state().items()}
+    write_arrays(path, {name: value.detach().cpu().numpy() for name, value in tensors.items()}, {"step": str(step)})
+
+
+def _resume(method: GenerativeMethod, rows: Streams, path: Path, device: torch.device) -> int:
+    arrays, metadata = read_arrays(path)
+    tensors = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+    try:
+        method.load_state({n.removeprefix("method."): t for n, t in tensors.items() if n.startswith("method.")})
+        rows.load_state({n.removeprefix("rows."): t for n, t in tensors.items() if n.startswith("rows.")})
+        return int(metadata["step"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise DataError(f"the checkpoint {path} does not fit these settings; train into another folder") from error
+
+
+@contextmanager
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step in hand, so that what is saved is whole.
+
+    A second Ctrl-C interrupts at once. Only the main thread may take signals; elsewhere nothing changes.
+    """
+    requested = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        requested.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set
+        return
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

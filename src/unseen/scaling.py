@@ -122,6 +122,11 @@ class ScaledView:
     def device(self) -> torch.device:
         return self.features.device
 
+    @property
+    def mean_seen_count(self) -> float:
+        """Mean number of training rows of a seen class."""
+        return len(self.labels) / len(self.seen)
+
 
 @dataclass(frozen=True)
 class Scaler:

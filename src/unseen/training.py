@@ -21,6 +21,7 @@ from torch import Tensor
 
 from unseen.errors import DataError, RunError
 from unseen.methods.base import Clock, GenerativeMethod, Streams
+from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
 from unseen.storage import read_arrays, write_arrays
 
@@ -55,6 +56,11 @@ class Stopped(RunError):
 def steps_per_epoch(view: ScaledView, batch_size: int) -> int:
     """ceil(n / batch): an epoch is nominal, as batches are independent draws."""
     return math.ceil(len(view.labels) / batch_size)
+
+
+def training_steps(recipe: Recipe, method: GenerativeMethod, view: ScaledView) -> int:
+    """The recipe's steps, or its epochs counted in steps: an epoch is one pass for each of the method's loops."""
+    return recipe.steps or recipe.epochs * method.loops * steps_per_epoch(view, method.batch_size)
 
 
 def train(

@@ -93,10 +93,17 @@ def stream_seed(seed: int, name: str) -> int:
 class GenerativeMethod(Protocol):
     """A method that learns to synthesise features of classes from their embeddings.
 
-    Everything it has learned, optimisers and controllers included, is reachable through `state` and `load_state`.
+    Everything it has learned, optimisers and controllers included, is reachable through `state` and `load_state`; entries
+    whose names begin with `network.` are enough to sample and represent.
+
+    Args:
+        batch_size: rows a draw.
+        loops: passes over the data that the paper calls one epoch.
+        uses_unseen_embeddings: training looks at the embeddings of unseen classes, with these settings.
     """
 
     batch_size: int
+    loops: int
     uses_unseen_embeddings: bool
 
     def step(self, draw: Draw, clock: Clock) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ Symbols: d length of a feature, a of a class embedding and of z, H hidden width,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -54,6 +54,7 @@ class Hyperparameters:
         feedback_loops: loops an epoch; the second one trains with feedback. 1 leaves the feedback module out.
         penalty: initial weight λ of the gradient penalty.
         adaptive_penalty: let λ follow the penalty (see `_adapt_penalty`).
+        latent: length of z; 0 makes it a, as published.
         encoded_noise: fakes come from E(x, c) rather than from the prior.
         feedback_from: with `encoded_noise` off, whose hidden features feed the generator's update back: those of the
             `generated` feature itself, or those of the `reconstruction` of x, as the released code does (used for FLO only).
@@ -77,6 +78,7 @@ class Hyperparameters:
     feedback_loops: int = 2
     penalty: float = 10.0
     adaptive_penalty: bool = True
+    latent: int = 0
     encoded_noise: bool = True
     feedback_from: Literal["generated", "reconstruction"] = "generated"
     freeze_decoder: bool = False
@@ -115,18 +117,35 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
 }
 
 
+def default(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
+    """Settings for data without a preset: width and length follow the data's size, so that a laptop finishes in minutes."""
+    hidden = 512 if d <= 1536 else 1024
+    return Hyperparameters(hidden=hidden, lr=1e-3, latent=16), Recipe(scaling="whitened", centred=True, steps=400)
+
+
+def default_fvaegan(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
+    """As `default`, for f-VAEGAN-D2."""
+    hyperparameters, recipe = default(rows, d, a)
+    return without_decoder(hyperparameters), recipe
+
+
+def without_decoder(settings: Hyperparameters) -> Hyperparameters:
+    """f-VAEGAN-D2, inductive: no decoder, so no transform and no feedback either."""
+    return replace(settings, beta=0.0, transform=False, feedback_loops=1)
+
+
 # ----------------------------------------------------------------------------------------------------------- networks
 
 
 class Encoder(nn.Module):
-    """E: [x, c] → mean and log-variance of z; d+a → H → 2a → a, a."""
+    """E: [x, c] → mean and log-variance of z; d+a → H → 2·latent → latent, latent."""
 
-    def __init__(self, d: int, a: int, hidden: int) -> None:
+    def __init__(self, d: int, a: int, latent: int, hidden: int) -> None:
         super().__init__()
         self.first = nn.Linear(d + a, hidden)
-        self.second = nn.Linear(hidden, 2 * a)
-        self.mean = nn.Linear(2 * a, a)
-        self.log_variance = nn.Linear(2 * a, a)
+        self.second = nn.Linear(hidden, 2 * latent)
+        self.mean = nn.Linear(2 * latent, latent)
+        self.log_variance = nn.Linear(2 * latent, latent)
 
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         h = F.leaky_relu(self.first(torch.cat([x, c], dim=1)), SLOPE)
@@ -135,11 +154,11 @@ class Encoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """G: [z, c] → x̂; 2a → H → d. Feedback f (B, H) joins the hidden layer, after its activation."""
+    """G: [z, c] → x̂; latent+a → H → d. Feedback f (B, H) joins the hidden layer, after its activation."""
 
-    def __init__(self, d: int, a: int, hidden: int, unit_interval: bool) -> None:
+    def __init__(self, d: int, a: int, latent: int, hidden: int, unit_interval: bool) -> None:
         super().__init__()
-        self.first = nn.Linear(2 * a, hidden)
+        self.first = nn.Linear(latent + a, hidden)
         self.second = nn.Linear(hidden, d)
         self.unit_interval = unit_interval
 
@@ -220,7 +239,8 @@ def semantic_reconstruction(predicted: Tensor, c: Tensor) -> Tensor:
     The paper speaks of an l1 cycle loss; the released code weights each |δⱼ| by its own share of the row, which is this.
     """
     delta = predicted - c
-    return (delta.abs().pow(3).sum(dim=1) / delta.norm(dim=1).clamp_min(TINY)).mean()
+    loss: Tensor = (delta.abs().pow(3).sum(dim=1) / delta.norm(dim=1).clamp_min(TINY)).mean()
+    return loss
 
 
 def critic_gradients(
@@ -286,8 +306,9 @@ class TFVAEGAN(nn.Module):
         self.embeddings = view.embeddings
         self.streams = Streams(seed, view.device)
         d, a, hidden = view.features.shape[1], view.embeddings.shape[1], settings.hidden
-        self.encoder = Encoder(d, a, hidden)
-        self.generator = Generator(d, a, hidden, view.unit_interval)
+        self.latent = settings.latent or a
+        self.encoder = Encoder(d, a, self.latent, hidden)
+        self.generator = Generator(d, a, self.latent, hidden, view.unit_interval)
         self.critic = Critic(d, a, hidden)
         self.decoder = Decoder(d, a, hidden) if settings.beta > 0 else None
         self.feedback = Feedback(hidden) if settings.feedback_loops > 1 else None
@@ -340,7 +361,7 @@ class TFVAEGAN(nn.Module):
     @torch.no_grad()
     def _fake_for_critic(self, x: Tensor, c: Tensor, with_feedback: bool) -> Tensor:
         """One fake per row. The critic's update never reaches the generator, so no graph is built."""
-        noise = self.streams.normal("critic noise", len(x), c.shape[1], dtype=x.dtype)
+        noise = self.streams.normal("critic noise", len(x), self.latent, dtype=x.dtype)
         if self.settings.encoded_noise:
             mean, log_variance = self.encoder(x, c)
             noise = mean + torch.exp(log_variance / 2) * noise
@@ -428,7 +449,7 @@ class TFVAEGAN(nn.Module):
     def sample(self, class_ids: Tensor, streams: ClassStreams) -> Tensor:
         """(n,) class ids → (n, d): z from the prior, one feedback pass of weight a2."""
         c = self.embeddings[class_ids]
-        z = streams.normal(class_ids, c.shape[1]).to(c.dtype)
+        z = streams.normal(class_ids, self.latent).to(c.dtype)
         return self._generate(z, c, self.settings.a2 if self.feedback is not None else 0.0)
 
     @torch.no_grad()

@@ -1,0 +1,120 @@
+"""A trained system as the evaluation sees it: raw features in, scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unseen.data.dataset import Ids, TestRows
+from unseen.evaluation.metrics import Decisions, SeenUnseenCurve
+from unseen.final_classifier import ROWS_AT_ONCE, ClassifierRows, fit_linear_softmax
+from unseen.methods.base import LinearScores
+from unseen.recipe import Recipe
+from unseen.scaling import ScaledView, Scaler
+
+Represent = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Scaler, representation and two linear classifiers.
+
+    Args:
+        scaler: fitted on the training rows.
+        represent: scaled features → what the classifiers see.
+        generalized: scores of all C classes.
+        conventional: scores of the unseen classes, in ascending order of id: T1's own classifier.
+        seen, unseen: class ids.
+        spread: standard deviation of (max seen − max unseen) on the rows that the classifier was fitted on: the unit of γ.
+        device: where scores are computed.
+    """
+
+    scaler: Scaler
+    represent: Represent
+    generalized: LinearScores
+    conventional: LinearScores
+    seen: Ids
+    unseen: Ids
+    spread: float
+    device: torch.device
+
+    def decide(self, features: NDArray[np.float32]) -> Decisions:
+        """Best seen class, best unseen class and margin of raw (n, d) rows."""
+        parts = [
+            Decisions.from_scores(self.generalized(u).cpu().numpy(), self.seen, self.unseen)
+            for u in self._represented(features)
+        ]
+        return Decisions(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("best_seen", "best_unseen", "margin")))
+
+    def predict_unseen(self, features: NDArray[np.float32]) -> Ids:
+        """Class ids of raw (n, d) rows when only unseen classes are possible."""
+        parts = [self.conventional(u).argmax(dim=1).cpu().numpy() for u in self._represented(features)]
+        predicted: Ids = self.unseen[np.concatenate(parts)]
+        return predicted
+
+    def curve(self, rows: TestRows) -> SeenUnseenCurve:
+        """The seen–unseen curve on these rows."""
+        return SeenUnseenCurve.of(
+            self.decide(rows.seen_features), rows.seen_labels, self.decide(rows.unseen_features), rows.unseen_labels
+        )
+
+    def _represented(self, features: NDArray[np.float32]) -> list[Tensor]:
+        if len(features) == 0:
+            features = np.empty((0, features.shape[1]), np.float32)
+            return [self.represent(self.scaler.rows(features, self.device))]
+        starts = range(0, len(features), ROWS_AT_ONCE)
+        return [self.represent(self.scaler.rows(features[s : s + ROWS_AT_ONCE], self.device)) for s in starts]
+
+
+def closed_form_predictor(scaler: Scaler, view: ScaledView, scores: LinearScores) -> Predictor:
+    """A closed-form method's scores; T1 is their maximum over unseen classes. The spread is taken on the training rows."""
+    return Predictor(
+        scaler=scaler,
+        represent=lambda x: x,
+        generalized=scores,
+        conventional=scores.only(view.unseen),
+        seen=view.seen.cpu().numpy(),
+        unseen=view.unseen.cpu().numpy(),
+        spread=spread_of_margin(scores, view.features, view),
+        device=view.device,
+    )
+
+
+def generative_predictor(
+    scaler: Scaler,
+    view: ScaledView,
+    represent: Represent,
+    rows: ClassifierRows,
+    recipe: Recipe,
+    seed: int,
+    with_conventional: bool = True,
+) -> Predictor:
+    """Fit the final classifiers on represented rows: over all classes, and (for T1) over unseen ones on synthetic rows."""
+    both = torch.cat([view.seen, view.unseen]).sort().values
+    generalized = fit_linear_softmax(rows, both, recipe, seed)
+    return Predictor(
+        scaler=scaler,
+        represent=represent,
+        generalized=generalized,
+        conventional=fit_linear_softmax(rows.only_synthetic(), view.unseen, recipe, seed)
+        if with_conventional
+        else generalized.only(view.unseen),
+        seen=view.seen.cpu().numpy(),
+        unseen=view.unseen.cpu().numpy(),
+        spread=spread_of_margin(generalized, rows.features, view),
+        device=view.device,
+    )
+
+
+def spread_of_margin(scores: LinearScores, x: Tensor, view: ScaledView) -> float:
+    """Standard deviation of (max seen − max unseen) over rows x: the unit in which γ is stated."""
+    margins = []
+    for part in torch.split(x, ROWS_AT_ONCE):
+        s = scores(part)
+        margins.append(s[:, view.seen].amax(dim=1) - s[:, view.unseen].amax(dim=1))
+    return max(float(torch.cat(margins).std()), 1e-12)

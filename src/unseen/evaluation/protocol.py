@@ -1,0 +1,373 @@
+"""The three protocols: how settings are found, and when test rows are looked at.
+
+* `blind`: choices are made on folds of the training rows (`unseen.evaluation.selection`), then one retraining on all of them,
+  everything frozen, and test scores are computed once.
+* `fixed`: settings are given, nothing is selected, the last step counts.
+* `paper`: the best of all generator epochs and all classifier epochs *on the test rows*, T1 and H each at its own best, as
+  the published systems report. Every such result says `test_used_for_selection`.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import unseen
+from unseen.data.dataset import Dataset, Ids, TestRows, TrainingView
+from unseen.errors import DataError, SettingsError
+from unseen.evaluation.metrics import (
+    Decisions,
+    SeenUnseenCurve,
+    class_weights,
+    harmonic_mean,
+    interval_of_h,
+    per_class_accuracy,
+)
+from unseen.evaluation.predictor import Predictor, closed_form_predictor, generative_predictor
+from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
+from unseen.final_classifier import classifier_rows, fit_by_epoch, represent
+from unseen.methods import ClosedForm, Generative
+from unseen.methods.base import GenerativeMethod, LinearScores, stream_seed
+from unseen.recipe import Recipe
+from unseen.scaling import ScaledView, Scaler
+from unseen.storage import hash_of
+from unseen.training import Progress, steps_per_epoch, train, training_steps
+
+Protocol = Literal["blind", "fixed", "paper"]
+PROTOCOLS: tuple[Protocol, ...] = ("blind", "fixed", "paper")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run, complete: everything that determines its result.
+
+    Args:
+        dataset, split: what to learn and be measured on.
+        method: which method.
+        hyperparameters: of the method; for a closed-form method an instance of it.
+        recipe: what surrounds it; `blind` replaces the parts that it chooses.
+        settings_from: `published`, `default`, `folds` (a preset that `blind` chose earlier) or `user`.
+        protocol, seed: as they say.
+    """
+
+    dataset: Dataset
+    split: str
+    method: Generative | ClosedForm
+    hyperparameters: Any
+    recipe: Recipe
+    settings_from: str
+    protocol: Protocol
+    seed: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a run tells of its progress and where it keeps unfinished work.
+
+    Args:
+        folder: for checkpoints and stored generators; None keeps nothing.
+        on_phase: told what begins.
+        on_progress: told how training goes.
+    """
+
+    folder: Path | None = None
+    on_phase: Callable[[str], None] = lambda phase: None
+    on_progress: Callable[[Progress], None] = lambda progress: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found.
+
+    Args:
+        row: the result row: figures as fractions, and everything that says how they came about.
+        predictor: the trained system.
+        trained: the method, if it was trained; view: what it was trained on.
+        decisions: on seen and on unseen test rows; conventional: (n,) T1's predictions on unseen test rows.
+        curve: the seen–unseen curve.
+        gamma: in units of the scores.
+        test: the test rows.
+    """
+
+    row: dict[str, Any]
+    predictor: Predictor
+    trained: GenerativeMethod | None
+    view: ScaledView
+    decisions: tuple[Decisions, Decisions]
+    conventional: Ids
+    curve: SeenUnseenCurve
+    gamma: float
+    test: TestRows
+
+
+def run(task: Task, watch: Watch | None = None) -> Outcome:
+    """Carry out one task.
+
+    Raises:
+        SettingsError: the protocol does not fit the method or the data.
+        DataError: the split has no test rows, or too few classes for folds.
+        RunError: training went wrong.
+    """
+    watch = watch or Watch()
+    if task.protocol not in PROTOCOLS:
+        raise SettingsError(f"there is no protocol '{task.protocol}'; there are {', '.join(PROTOCOLS)}")
+    view = task.dataset.training_view(task.split)
+    split = task.dataset.split(task.split)
+    if not len(split.test_seen) or not len(split.test_unseen):
+        raise DataError(f"split '{split.name}' has no test rows of seen or of unseen classes, so nothing can be measured on it")
+    begun = time.monotonic()
+    if isinstance(task.method, ClosedForm):
+        return _run_closed_form(task, view, begun, watch)
+    if task.protocol == "paper":
+        return _run_paper(task, view, begun, watch)
+    return _run_generative(task, view, begun, watch)
+
+
+# -------------------------------------------------------------------------------------------------------- closed form
+
+
+def _run_closed_form(task: Task, view: TrainingView, begun: float, watch: Watch) -> Outcome:
+    assert isinstance(task.method, ClosedForm)
+    if task.protocol == "paper":
+        raise SettingsError(
+            f"method '{task.method.name}' has no epochs to pick on the test rows; use --protocol blind or fixed"
+        )
+    selection, solver, recipe = None, task.hyperparameters, task.recipe
+    if task.protocol == "blind":
+        watch.on_phase("choosing settings on folds")
+        selection, solver, scaling, gamma = select_closed_form(view, task.method, recipe.centred, task.seed, task.device)
+        recipe = replace(recipe, scaling=scaling, gamma=gamma)
+    selected = time.monotonic()
+    watch.on_phase("solving")
+    scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
+    scaled = scaler.view(view, task.device)
+    predictor = closed_form_predictor(scaler, scaled, solver.fit(scaled))
+    seconds = {"selection": selected - begun, "training": time.monotonic() - selected}
+    return _measure(task, predictor, None, scaled, solver, recipe, selection, seconds)
+
+
+# --------------------------------------------------------------------------------------------------- blind and fixed
+
+
+def _run_generative(task: Task, view: TrainingView, begun: float, watch: Watch) -> Outcome:
+    assert isinstance(task.method, Generative)
+    recipe, selection = task.recipe, None
+    if task.protocol == "blind":
+        with tempfile.TemporaryDirectory() as temporary:
+            selection, recipe = select_recipe(
+                view,
+                task.method,
+                task.hyperparameters,
+                recipe,
+                task.seed,
+                task.device,
+                folder=watch.folder / "selection" if watch.folder else Path(temporary),
+                on_phase=watch.on_phase,
+                on_progress=watch.on_progress,
+            )
+    selected = time.monotonic()
+    watch.on_phase("training on all seen rows")
+    scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
+    scaled = scaler.view(view, task.device)
+    method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
+    recipe = replace(recipe, steps=training_steps(recipe, method, scaled))
+    train(
+        method,
+        scaled,
+        recipe.steps,
+        stream_seed(task.seed, "training"),
+        checkpoint=watch.folder / "checkpoint.safetensors" if watch.folder else None,
+        on_progress=watch.on_progress,
+    )
+    trained = time.monotonic()
+    watch.on_phase("synthesising and fitting the final classifier")
+    rows = classifier_rows(method, scaled, recipe.rows_per_class(scaled.mean_seen_count), stream_seed(task.seed, "synthesis"))
+    predictor = generative_predictor(scaler, scaled, method.represent, rows, recipe, stream_seed(task.seed, "classifier"))
+    seconds = {
+        "selection": selected - begun,
+        "training": trained - selected,
+        "classifier": time.monotonic() - trained,
+    }
+    return _measure(task, predictor, method, scaled, task.hyperparameters, recipe, selection, seconds)
+
+
+# -------------------------------------------------------------------------------------------------------------- paper
+
+
+def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Outcome:
+    """Score the test rows after every classifier epoch of every generator epoch; keep the best H and, apart, the best T1."""
+    assert isinstance(task.method, Generative)
+    recipe = task.recipe
+    scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
+    scaled = scaler.view(view, task.device)
+    method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
+    steps = training_steps(recipe, method, scaled)
+    epoch = method.loops * steps_per_epoch(scaled, method.batch_size)
+    test = task.dataset.test_rows(task.split)
+    count = recipe.rows_per_class(scaled.mean_seen_count)
+    both = torch.cat([scaled.seen, scaled.unseen]).sort().values
+    seen, unseen = scaled.seen.cpu().numpy(), scaled.unseen.cpu().numpy()
+    x_seen, x_unseen = (scaler.rows(x, task.device) for x in (test.seen_features, test.unseen_features))
+    best: dict[str, Any] = {"H": -1.0, "T1": -1.0, "scored": 0}
+    state: dict[str, torch.Tensor] = {}
+
+    def score_epoch(step: int) -> None:
+        watch.on_phase(f"scoring the test rows after step {step} (as published; they choose the result)")
+        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, f"synthesis {step}"))
+        u_seen, u_unseen = represent(method, x_seen), represent(method, x_unseen)
+        classifier_seed = stream_seed(task.seed, f"classifier {step}")
+        for scores in fit_by_epoch(rows, both, recipe, classifier_seed):
+            on_seen = Decisions.from_scores(scores(u_seen).cpu().numpy(), seen, unseen)
+            on_unseen = Decisions.from_scores(scores(u_unseen).cpu().numpy(), seen, unseen)
+            s = per_class_accuracy(test.seen_labels, on_seen.predict())
+            u = per_class_accuracy(test.unseen_labels, on_unseen.predict())
+            best["scored"] += 1
+            if harmonic_mean(s, u) > best["H"]:
+                best.update(H=harmonic_mean(s, u), generalized=scores, step=step)
+                state.update({name: value.clone() for name, value in method.state().items() if name.startswith("network.")})
+        for scores in fit_by_epoch(rows.only_synthetic(), scaled.unseen, recipe, classifier_seed):
+            predicted = unseen[scores(u_unseen).argmax(dim=1).cpu().numpy()]
+            t1 = per_class_accuracy(test.unseen_labels, predicted)
+            best["scored"] += 1
+            if t1 > best["T1"]:
+                best.update(T1=t1, conventional=predicted)
+
+    train(
+        method,
+        scaled,
+        steps,
+        stream_seed(task.seed, "training"),
+        snapshots=tuple(range(epoch, steps + 1, epoch)) or (steps,),
+        on_snapshot=score_epoch,
+        on_progress=watch.on_progress,
+    )
+    method.load_state(state)
+    generalized: LinearScores = best["generalized"]
+    predictor = Predictor(
+        scaler=scaler,
+        represent=method.represent,
+        generalized=generalized,
+        conventional=generalized.only(scaled.unseen),
+        seen=seen,
+        unseen=unseen,
+        spread=1.0,
+        device=task.device,
+    )
+    selection = Selection(
+        chosen_on="the test rows",
+        chosen={"step": best["step"]},
+        objective=best["H"],
+        candidates=[],
+        test_evaluations=best["scored"],
+    )
+    seconds = {"selection": 0.0, "training": time.monotonic() - begun}
+    recipe = replace(recipe, steps=steps, gamma=0.0)
+    return _measure(
+        task, predictor, method, scaled, task.hyperparameters, recipe, selection, seconds, conventional=best["conventional"]
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ measure
+
+
+def _measure(
+    task: Task,
+    predictor: Predictor,
+    trained: GenerativeMethod | None,
+    view: ScaledView,
+    hyperparameters: Any,
+    recipe: Recipe,
+    selection: Selection | None,
+    seconds: Mapping[str, float],
+    conventional: Ids | None = None,
+) -> Outcome:
+    """Look at the test rows, once, and write down everything that the figures depend on."""
+    begun = time.monotonic()
+    test = task.dataset.test_rows(task.split)
+    on_seen, on_unseen = predictor.decide(test.seen_features), predictor.decide(test.unseen_features)
+    curve = SeenUnseenCurve.of(on_seen, test.seen_labels, on_unseen, test.unseen_labels)
+    gamma = recipe.gamma * predictor.spread
+    if conventional is None:
+        conventional = predictor.predict_unseen(test.unseen_features)
+    seen_right = on_seen.predict(gamma) == test.seen_labels
+    unseen_right = on_unseen.predict(gamma) == test.unseen_labels
+    S = float(class_weights(test.seen_labels) @ seen_right)
+    U = float(class_weights(test.unseen_labels) @ unseen_right)
+    dataset, split = task.dataset, task.dataset.split(task.split)
+    seconds = {**seconds, "scoring": time.monotonic() - begun}
+    row: dict[str, Any] = {
+        "method": task.method.name,
+        "dataset": dataset.name,
+        "split": split.name,
+        "seed": task.seed,
+        "protocol": task.protocol,
+        "T1": per_class_accuracy(test.unseen_labels, conventional),
+        "U": U,
+        "S": S,
+        "H": harmonic_mean(S, U),
+        "AUSUC": curve.area,
+        "H_without_gamma": harmonic_mean(
+            per_class_accuracy(test.seen_labels, on_seen.predict()), per_class_accuracy(test.unseen_labels, on_unseen.predict())
+        ),
+        "H_interval": interval_of_h(test.seen_labels, seen_right, test.unseen_labels, unseen_right),
+        "gamma": recipe.gamma,
+        "leak_seen_to_unseen": float(class_weights(test.seen_labels) @ (on_seen.margin <= gamma)),
+        "leak_unseen_to_seen": float(class_weights(test.unseen_labels) @ (on_unseen.margin > gamma)),
+        "test_pictures": len(test.seen_labels) + len(test.unseen_labels),
+        "train_rows": len(view.labels),
+        "seen_classes": len(view.seen),
+        "unseen_classes": len(view.unseen),
+        "chance_T1": 1 / len(view.unseen),
+        "hidden_width": vars(hyperparameters).get("hidden"),
+        "steps": recipe.steps if trained is not None else None,
+        "seconds": sum(seconds.values()),
+        "seconds_by_phase": dict(seconds),
+        "hyperparameters": vars(hyperparameters).copy(),
+        "recipe": asdict(recipe) if trained is not None else {k: getattr(recipe, k) for k in ("scaling", "centred", "gamma")},
+        "settings_from": task.settings_from,
+        "selection": asdict(selection) if selection else None,
+        "test_used_for_selection": task.protocol == "paper",
+        "test_evaluations": selection.test_evaluations if selection and selection.test_evaluations else 1,
+        "uses_unseen_embeddings": bool(trained is not None and trained.uses_unseen_embeddings),
+        "transductive": False,
+        "split_hash": split.fingerprint,
+        "features_hash": dataset.features_fingerprint,
+        "embeddings_hash": dataset.embeddings_fingerprint,
+        "feature_extractor": dataset.provenance.feature_extractor,
+        "embedding_source": dataset.provenance.embedding_source,
+        "versions": versions(),
+        "device": str(task.device),
+    }
+    row["task_hash"] = task_hash(row)
+    return Outcome(row, predictor, trained, view, (on_seen, on_unseen), conventional, curve, gamma, test)
+
+
+def task_hash(row: Mapping[str, Any]) -> str:
+    """Names a result by what determines it: equal hashes, equal figures."""
+    keys = (
+        "method",
+        "split_hash",
+        "features_hash",
+        "embeddings_hash",
+        "seed",
+        "protocol",
+        "hyperparameters",
+        "recipe",
+        "device",
+    )
+    return hash_of({key: row[key] for key in keys})
+
+
+def versions() -> dict[str, str]:
+    """What the figures were computed with."""
+    packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
+    return {"unseen": unseen.__version__, "python": platform.python_version(), "machine": platform.machine(), **packages}

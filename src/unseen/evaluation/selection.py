@@ -1,0 +1,218 @@
+"""The choices of the `blind` protocol, made on folds of the training rows.
+
+Each fold is scaled, trained and scored as a data set of its own. The objective is H on the folds' held-out rows, averaged,
+with the best common γ; γ is measured in units of each fold's spread of margins.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unseen.data.dataset import TrainingView
+from unseen.evaluation.folds import Fold, cut_folds
+from unseen.evaluation.metrics import SeenUnseenCurve, choose_gamma
+from unseen.evaluation.predictor import closed_form_predictor, generative_predictor
+from unseen.final_classifier import classifier_rows
+from unseen.methods import ClosedForm, Generative
+from unseen.methods.base import ClosedFormMethod, GenerativeMethod, stream_seed
+from unseen.recipe import Recipe
+from unseen.scaling import ScaledView, Scaler, Scaling
+from unseen.storage import read_arrays, write_arrays
+from unseen.training import Progress, train, training_steps
+
+FOLDS = 3
+STEP_SHARES = (0.25, 0.5, 1.0)
+"""Shares of the recipe's steps after which a generator is stored; one of them becomes the number of steps."""
+SYNTHETIC_RATIOS = (1.0, 4.0, 10.0)
+"""Synthetic rows per unseen class, relative to the mean number of rows of a seen class."""
+DECAYS = (0.0, 1e-4, 1e-3)
+"""Weight decays of the final classifier."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen, on what, and what else was tried.
+
+    Args:
+        chosen_on: in words.
+        chosen: setting → value.
+        objective: mean H on the folds, with γ (for `paper`: H on the test rows).
+        candidates: every combination tried, with its objective.
+        test_evaluations: how often test rows were scored to choose; 0 for `blind`.
+    """
+
+    chosen_on: str
+    chosen: dict[str, Any]
+    objective: float
+    candidates: list[dict[str, Any]]
+    test_evaluations: int = 0
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    settings: dict[str, Any]
+    gamma: float
+    objective: float
+
+    def record(self) -> dict[str, Any]:
+        return {**self.settings, "gamma": self.gamma, "H": self.objective}
+
+
+def select_closed_form(
+    view: TrainingView, method: ClosedForm, centred: bool, seed: int, device: torch.device
+) -> tuple[Selection, ClosedFormMethod, Scaling, float]:
+    """Try every scaling and every value of the method's grid. Returns the record, the solver, the scaling and γ."""
+    solver_type = method.hyperparameters
+    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
+    candidates: list[_Candidate] = []
+    for scaling in solver_type.SCALINGS:
+        scalers = [Scaler.fit(fold.view, scaling, centred) for fold in folds]
+        scaled = [scaler.view(fold.view, device) for scaler, fold in zip(scalers, folds, strict=True)]
+        for values in itertools.product(*solver_type.GRID.values()):
+            settings = dict(zip(solver_type.GRID, values, strict=True))
+            solver = solver_type(**settings)
+            predictors = [closed_form_predictor(s, v, solver.fit(v)) for s, v in zip(scalers, scaled, strict=True)]
+            curves = [predictor.curve(fold.held_out) for predictor, fold in zip(predictors, folds, strict=True)]
+            gamma, objective = choose_gamma(curves, [predictor.spread for predictor in predictors])
+            candidates.append(_Candidate({"scaling": scaling, **settings}, gamma, objective))
+    best = max(candidates, key=lambda candidate: candidate.objective)
+    solver = solver_type(**{name: best.settings[name] for name in solver_type.GRID})
+    return _record(best, candidates, folds), solver, best.settings["scaling"], best.gamma
+
+
+def select_recipe(
+    view: TrainingView,
+    method: Generative,
+    hyperparameters: Any,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    *,
+    folder: Path,
+    on_phase: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+) -> tuple[Selection, Recipe]:
+    """Choose scaling and steps, then synthetic count and classifier decay, each with its γ.
+
+    The generator is trained once per fold and scaling and stored after some of its steps; everything else is chosen on what
+    was stored. An interrupted selection goes on where it was.
+
+    Args:
+        folder: keeps checkpoints and stored generators.
+    """
+    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
+    stored = {
+        (scaling, number): _StoredGenerators(fold, number, scaling, method, hyperparameters, recipe, seed, device, folder)
+        for scaling in method.scalings
+        for number, fold in enumerate(folds)
+    }
+    for (scaling, number), generators in stored.items():
+        on_phase(f"choosing settings: {scaling} features, fold {number + 1} of {FOLDS}")
+        generators.train(on_progress)
+
+    def judge(scaling: Scaling, steps: int, ratio: float, decay: float) -> _Candidate:
+        tried = replace(recipe, scaling=scaling, steps=steps, synthetic_ratio=ratio, classifier_decay=decay)
+        judged = [stored[scaling, number].curve(steps, tried) for number in range(FOLDS)]
+        gamma, objective = choose_gamma([curve for curve, _ in judged], [spread for _, spread in judged])
+        settings = {"scaling": scaling, "steps": steps, "synthetic_ratio": ratio, "classifier_decay": decay}
+        return _Candidate(settings, gamma, objective)
+
+    on_phase("choosing settings: final classifiers on the stored generators")
+    steps = next(iter(stored.values())).steps
+    first = [
+        judge(scaling, step, recipe.synthetic_ratio, recipe.classifier_decay) for scaling in method.scalings for step in steps
+    ]
+    best = max(first, key=lambda candidate: candidate.objective)
+    second = [
+        judge(best.settings["scaling"], best.settings["steps"], ratio, decay)
+        for ratio in SYNTHETIC_RATIOS
+        for decay in DECAYS
+        if (ratio, decay) != (recipe.synthetic_ratio, recipe.classifier_decay)
+    ]
+    candidates = [*first, *second]
+    best = max(candidates, key=lambda candidate: candidate.objective)
+    return _record(best, candidates, folds), replace(recipe, **best.settings, gamma=best.gamma, synthetic=0)
+
+
+class _StoredGenerators:
+    """The generator of one fold and scaling, as it was after each of some steps."""
+
+    def __init__(
+        self,
+        fold: Fold,
+        number: int,
+        scaling: Scaling,
+        method: Generative,
+        hyperparameters: Any,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        folder: Path,
+    ) -> None:
+        self._fold = fold
+        self._seed = stream_seed(seed, f"fold {number}")
+        self._scaler = Scaler.fit(fold.view, scaling, recipe.centred)
+        self._view: ScaledView = self._scaler.view(fold.view, device)
+        self._method, self._hyperparameters = method, hyperparameters
+        most = training_steps(recipe, self._build(), self._view)
+        self.steps = tuple(sorted({max(1, round(share * most)) for share in STEP_SHARES}))
+        self._path = folder / f"{scaling}-fold{number}"
+
+    def _build(self) -> GenerativeMethod:
+        return self._method.build(self._view, self._hyperparameters, stream_seed(self._seed, "method"))
+
+    def _stored(self, step: int) -> Path:
+        return self._path / f"step{step}.safetensors"
+
+    def train(self, on_progress: Callable[[Progress], None]) -> None:
+        """Train up to the last step and store; goes on where an earlier process stopped."""
+        if self._stored(self.steps[-1]).exists():
+            return
+
+        trained = self._build()
+
+        def store(step: int) -> None:
+            networks = {n: t.cpu().numpy() for n, t in trained.state().items() if n.startswith("network.")}
+            write_arrays(self._stored(step), networks)
+
+        checkpoint = self._path / "checkpoint.safetensors"
+        train(
+            trained,
+            self._view,
+            self.steps[-1],
+            stream_seed(self._seed, "training"),
+            checkpoint=checkpoint,
+            snapshots=self.steps,
+            on_snapshot=store,
+            on_progress=on_progress,
+        )
+        checkpoint.unlink(missing_ok=True)
+
+    def curve(self, step: int, recipe: Recipe) -> tuple[SeenUnseenCurve, float]:
+        """The seen–unseen curve on the fold's held-out rows after this step, and the spread of margins."""
+        arrays, _ = read_arrays(self._stored(step))
+        generator = self._build()
+        generator.load_state({name: torch.tensor(array, device=self._view.device) for name, array in arrays.items()})
+        per_class = recipe.rows_per_class(self._view.mean_seen_count)
+        rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"))
+        seed = stream_seed(self._seed, "classifier")
+        predictor = generative_predictor(
+            self._scaler, self._view, generator.represent, rows, recipe, seed, with_conventional=False
+        )
+        return predictor.curve(self._fold.held_out), predictor.spread
+
+
+def _record(best: _Candidate, candidates: list[_Candidate], folds: tuple[Fold, ...]) -> Selection:
+    held_out = ", ".join(str(len(fold.view.unseen)) for fold in folds)
+    return Selection(
+        chosen_on=f"{len(folds)} folds of the training rows, holding out {held_out} seen classes",
+        chosen={**best.settings, "gamma": best.gamma},
+        objective=best.objective,
+        candidates=[candidate.record() for candidate in candidates],
+    )

@@ -1,0 +1,103 @@
+"""The methods by name, written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unseen.errors import SettingsError
+from unseen.methods import tfvaegan
+from unseen.methods.base import ClosedFormMethod, GenerativeMethod
+from unseen.methods.class_gaussian import ClassGaussian
+from unseen.methods.eszsl import ESZSL
+from unseen.methods.prototype import Prototype
+from unseen.recipe import Recipe
+from unseen.scaling import SCALINGS, ScaledView, Scaling
+
+
+@dataclass(frozen=True)
+class Generative:
+    """A method that is trained and then synthesises.
+
+    Args:
+        name: what the user types; title: what a table may say.
+        build: (view, hyper-parameters, seed) → the method, untrained.
+        default: (rows, d, a) → hyper-parameters and recipe for data without a preset.
+        presets: published hyper-parameters and recipes by benchmark.
+        scalings: at most three; `blind` tries all of them.
+    """
+
+    name: str
+    title: str
+    build: Callable[[ScaledView, Any, int], GenerativeMethod]
+    default: Callable[[int, int, int], tuple[Any, Recipe]]
+    presets: Mapping[str, tuple[Any, Recipe]]
+    scalings: tuple[Scaling, ...] = SCALINGS
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """A method that is solved in one formula."""
+
+    name: str
+    title: str
+    hyperparameters: type[ClosedFormMethod]
+
+
+METHODS: Mapping[str, Generative | ClosedForm] = {
+    entry.name: entry
+    for entry in (
+        ClosedForm("eszsl", "ESZSL", ESZSL),
+        ClosedForm("class-gaussian", "class-Gaussian", ClassGaussian),
+        ClosedForm("prototype", "nearest prototype", Prototype),
+        Generative(
+            "fvaegan",
+            "f-VAEGAN-D2 (inductive)",
+            tfvaegan.TFVAEGAN,
+            tfvaegan.default_fvaegan,
+            {name: (tfvaegan.without_decoder(h), recipe) for name, (h, recipe) in tfvaegan.PRESETS.items()},
+        ),
+        Generative("tfvaegan", "TF-VAEGAN", tfvaegan.TFVAEGAN, tfvaegan.default, tfvaegan.PRESETS),
+    )
+}
+
+
+def find_method(name: str) -> Generative | ClosedForm:
+    """The method of this name.
+
+    Raises SettingsError, listing the names, when there is none.
+    """
+    if name not in METHODS:
+        raise SettingsError(f"there is no method '{name}'; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def with_settings(hyperparameters: Any, recipe: Recipe, settings: Mapping[str, str]) -> tuple[Any, Recipe]:
+    """Replace fields by the user's `name=value` pairs, each turned into the type that its field has.
+
+    Raises SettingsError for a name that is no field, listing those that are, and for a value of another type.
+    """
+    for name, text in settings.items():
+        owner = next((o for o in (hyperparameters, recipe) if name in vars(o)), None)
+        if owner is None:
+            known = sorted({*vars(hyperparameters), *vars(recipe)})
+            raise SettingsError(f"there is no setting '{name}'; there are {', '.join(known)}")
+        changed = replace(owner, **{name: _parse(name, text, vars(owner)[name])})
+        if owner is recipe:
+            recipe = changed
+        else:
+            hyperparameters = changed
+    return hyperparameters, recipe
+
+
+def _parse(name: str, text: str, current: object) -> object:
+    try:
+        if isinstance(current, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(current, int | float):
+            return type(current)(text)
+        return text
+    except (ValueError, KeyError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(current)]
+        raise SettingsError(f"setting {name}={text!r} is not {kind}; give for example {name}={current}") from None

@@ -16,7 +16,24 @@ UNSEEN = (
 )  # fmt: skip
 SEEN = tuple(
     f"{kind} {noun}".strip()
-    for noun in "cat dog horse cow pig sheep goat camel mouse rabbit bear koala chicken duck owl frog".split()
+    for noun in (
+        "cat",
+        "dog",
+        "horse",
+        "cow",
+        "pig",
+        "sheep",
+        "goat",
+        "camel",
+        "bear",
+        "koala",
+        "chicken",
+        "duck",
+        "owl",
+        "frog",
+        "newt",
+        "eel",
+    )
     for kind in ("", "wild", "young", "sleeping", "running", "small", "big", "old", "grey", "face of a", "white")
 )[:180]
 METHODS = ("eszsl", "class-gaussian", "tfvaegan")
@@ -60,11 +77,15 @@ def demo_page(names: tuple[str, ...] = UNSEEN) -> Page:
         dataset="emoji",
         split="demo",
         seen_names=SEEN,
-        unseen=tuple((name, f"{name}, face, zodiac: a short description of what it looks like, as CLDR gives it") for name in names),
+        unseen=tuple(
+            (name, f"{name}, face, zodiac: a short description of what it looks like, as CLDR gives it") for name in names
+        ),
         counts={"train": 1043, "test_seen": 262, "test_unseen": int(rows.sum())},
-        results=tuple(_result(method, *accuracies[method]) for method in METHODS)
-        + ({**_result("oracle", 0.91, 0.62, 0.57), "oracle": True},)
-        + ({**_result("tfvaegan", 0.55, 0.44, 0.61), "protocol": "paper", "test_used_for_selection": True},),
+        results=(
+            *(_result(method, *accuracies[method]) for method in METHODS),
+            {**_result("oracle", 0.91, 0.62, 0.57), "oracle": True},
+            {**_result("tfvaegan", 0.55, 0.44, 0.61), "protocol": "paper", "test_used_for_selection": True},
+        ),
         curves=tuple(_curve(method, *accuracies[method]) for method in METHODS),
         projection=_projection(random, names),
         confusion=Confusion(
@@ -110,7 +131,9 @@ def hostile_page() -> Page:
         split=everything,
         seen_names=HOSTILE,
         unseen=tuple((name, everything) for name in HOSTILE),
-        results=tuple({**row, "method": name, "protocol": name, name: name} for row, name in zip(page.results, HOSTILE, strict=False)),
+        results=tuple(
+            {**row, "method": name, "protocol": name, name: name} for row, name in zip(page.results, HOSTILE, strict=False)
+        ),
         curves=tuple(replace(curve, method=name) for curve, name in zip(page.curves, HOSTILE, strict=False)),
         provenance={name: name for name in HOSTILE},
         attributions=HOSTILE,

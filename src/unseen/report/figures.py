@@ -59,7 +59,8 @@ def curve_figure(curves: tuple[Curve, ...]) -> Json:
     """Unseen over seen accuracy while γ moves, one line a method, and where each method operates."""
     data: list[Json] = []
     for number, curve in enumerate(curves):
-        colour, name, drawn = _series(number), label(curve.method), _thinned(len(curve.seen))
+        colour, drawn = _series(number), _thinned(len(curve.seen))
+        name = f"{label(curve.method)} (AUSUC {100 * curve.ausuc:.1f})"
         data.append(
             {
                 "type": "scatter",
@@ -90,11 +91,12 @@ def curve_figure(curves: tuple[Curve, ...]) -> Json:
                 "hovertemplate": "operates at seen %{x:.1f} %, unseen %{y:.1f} %",
             }
         )
-    axis = {"rangemode": "tozero", "ticksuffix": " %", **_AXIS}
+    axis = {"rangemode": "tozero", "ticksuffix": " %", "ticklabelstandoff": 5, **_AXIS}
     return {
         "data": data,
         "layout": {
-            **_layout(height=440),
+            **_layout(height=460),
+            "legend": {"x": 0.02, "y": 0.02, "xanchor": "left", "yanchor": "bottom", "bgcolor": {"css": "veil"}},
             "xaxis": {**axis, "title": {"text": "accuracy on seen classes (S)"}},
             "yaxis": {**axis, "title": {"text": "accuracy on unseen classes (U)"}},
         },
@@ -139,20 +141,20 @@ def projection_figure(projection: Projection) -> Json:
 
 
 def _name_at_its_place(projection: Projection, number: int) -> Json:
-    """The class name above the middle of its real features (of its synthetic ones where nothing real is known)."""
+    """The class name above its real features (above its synthetic ones where nothing real is known)."""
     xy, labels, synthetic = _arrays(projection)
     rows = (labels == number) & ~synthetic
     rows = rows if rows.any() else labels == number
-    x, y = _rounded(np.median(xy[rows], axis=0))
     return {
-        "x": x,
-        "y": y,
+        "x": round(float(np.median(xy[rows, 0])), 3),
+        "y": round(float(xy[rows, 1].max()), 3),
         "text": label(projection.names[number]),
         "showarrow": False,
-        "yshift": 14,
+        "yanchor": "bottom",
+        "yshift": 5,
         "font": {"size": 12, "color": {"css": "ink"}},
         "bgcolor": {"css": "veil"},
-        "borderpad": 1,
+        "borderpad": 0,
     }
 
 
@@ -191,7 +193,8 @@ def _nearest_labels(points: NDArray[np.float64], others: NDArray[np.float64], la
     if not len(points) or not len(others):
         return np.zeros(0, dtype=np.int64)
     distances = ((points[:, None, :] - others[None, :, :]) ** 2).sum(axis=2)
-    return labels[distances.argmin(axis=1)]
+    nearest: NDArray[np.int64] = labels[distances.argmin(axis=1)]
+    return nearest
 
 
 def confusion_figure(confusion: Confusion) -> Json:
@@ -207,7 +210,7 @@ def confusion_figure(confusion: Confusion) -> Json:
     shares = 100 * part / np.maximum(totals[shown], 1)[:, None]
     names = [label(confusion.names[i]) for i in shown]
     ticks = len(shown) <= MOST_TICKS
-    axis = {"tickmode": "array", "showticklabels": ticks, "ticks": "", "showgrid": False, "zeroline": False}
+    axis = {"tickmode": "array", "showticklabels": ticks, "ticks": "", "showgrid": False, "zeroline": False, "automargin": True}
     line = {"color": {"css": "muted"}, "width": 2}
     return {
         "data": [
@@ -222,7 +225,12 @@ def confusion_figure(confusion: Confusion) -> Json:
                 "xgap": 1,
                 "ygap": 1,
                 "colorscale": [[0, {"css": "heat-0"}], [0.5, {"css": "heat-1"}], [1, {"css": "heat-2"}]],
-                "colorbar": {"ticksuffix": " %", "thickness": 12, "outlinewidth": 0, "title": {"text": "of the row"}},
+                "colorbar": {
+                    "ticksuffix": " %",
+                    "thickness": 12,
+                    "outlinewidth": 0,
+                    "title": {"text": "share of the true class", "side": "right"},
+                },
                 "hovertemplate": "is: %{y}<br>taken for: %{x}<br>%{customdata} pictures, %{z:.0f} %<extra></extra>",
             }
         ],
@@ -231,10 +239,26 @@ def confusion_figure(confusion: Confusion) -> Json:
             "xaxis": {**axis, "tickvals": list(range(len(shown) + 1)), "ticktext": [*names, "a seen class"], "tickangle": -60},
             "yaxis": {**axis, "tickvals": list(range(len(shown))), "ticktext": names, "autorange": "reversed"},
             # The last column is no class of its own: a line keeps it apart.
-            "shapes": [{"type": "line", "x0": len(shown) - 0.5, "x1": len(shown) - 0.5, "y0": 0, "y1": 1, "yref": "paper", "line": line}],
+            "shapes": [
+                {
+                    "type": "line",
+                    "x0": len(shown) - 0.5,
+                    "x1": len(shown) - 0.5,
+                    "y0": 0,
+                    "y1": 1,
+                    "yref": "paper",
+                    "line": line,
+                }
+            ],
             "showlegend": False,
         },
     }
+
+
+def confusion_width(confusion: Confusion) -> int:
+    """Pixels below which the heat map's names would run into each other; a narrower screen scrolls it sideways."""
+    shown = min(len(confusion.names), MOST_CONFUSED)
+    return 250 + 20 * shown if shown <= MOST_TICKS else 250 + 3 * shown
 
 
 @dataclass(frozen=True)
@@ -273,21 +297,24 @@ def taken_for(confusion: Confusion) -> tuple[Taken, ...]:
     return tuple(found)
 
 
+_FONT = "system-ui, sans-serif"
+
 _AXIS: Json = {"gridcolor": {"css": "line"}, "zerolinecolor": {"css": "line"}, "automargin": True}
 
 
 def _layout(height: int) -> Json:
     return {
         "height": height,
-        "margin": {"l": 12, "r": 12, "t": 12, "b": 12},
+        "margin": {"l": 12, "r": 12, "t": 34, "b": 12},  # above: the buttons
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 13, "color": {"css": "ink"}},
+        "font": {"family": _FONT, "size": 13, "color": {"css": "ink"}},
         "legend": {"orientation": "h", "x": 0, "y": -0.02, "xanchor": "left", "yanchor": "top", "itemsizing": "constant"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": {"css": "muted"}, "activecolor": {"css": "accent"}},
         "hoverlabel": {
             "bgcolor": {"css": "panel"},
             "bordercolor": {"css": "line"},
-            "font": {"color": {"css": "ink"}},
+            "font": {"family": _FONT, "color": {"css": "ink"}},
             "namelength": -1,
         },
     }

@@ -6,6 +6,7 @@
   const print = matchMedia("print");
   const coarse = matchMedia("(pointer: coarse)");
   const paperWidth = 680;
+  const roomForNames = 600;
 
   const figures = [...document.querySelectorAll(".plot")].map((element) => ({
     element,
@@ -28,6 +29,7 @@
       layout.width = print.matches ? Math.min(paperWidth, element.clientWidth) : element.clientWidth;
       // A finger that moves over a figure scrolls the page; a mouse that is dragged over it zooms in.
       layout.dragmode = coarse.matches ? false : "zoom";
+      if (layout.width < roomForNames) delete layout.annotations; // the legend names them too
       layout.uirevision = "kept";
       Plotly.react(element, data, layout, {
         displaylogo: false,

@@ -80,6 +80,7 @@ def render(page: Page) -> str:
         places=figures.places(page.projection) if page.projection else (),
         own_share=figures.own_share(page.projection) if page.projection else None,
         taken=figures.taken_for(page.confusion) if page.confusion else (),
+        confusion_width=figures.confusion_width(page.confusion) if page.confusion else 0,
         confused_limit=figures.MOST_CONFUSED,
         first_pictures=FIRST_PICTURES,
         first_classes=FIRST_CLASSES,
@@ -99,11 +100,14 @@ def percent(value: object) -> str:
 
 def number(value: object) -> str:
     """A count, or seconds, as a reader likes it; a dash where there is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
-        return "–" if value is None or isinstance(value, float | np.floating) else str(value)
-    if isinstance(value, int | np.integer) or abs(value) >= 100:
-        return f"{int(round(float(value))):,}".replace(",", "\u202f")
-    return f"{float(value):.1f}"
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return "–" if value is None else str(value)
+    amount = float(value)
+    if not np.isfinite(amount):
+        return "–"
+    if amount >= 100 or isinstance(value, int | np.integer):
+        return f"{round(amount):,}".replace(",", "\u202f")
+    return f"{amount:.1f}"
 
 
 def plain(value: object) -> str:
@@ -192,4 +196,5 @@ def _policy(*scripts: str) -> str:
     """A content security policy under which only these scripts run and nothing is fetched."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     # Plotly sets styles on what it draws; it offers the figure as a picture through blob: and data: addresses.
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    rest = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {hashes}; {rest}"

@@ -116,21 +116,9 @@ def _size(path: Path) -> int:
 
 
 def _ask_child(path: Path, job: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Run the child to its end, whatever that end is, and return its answer.
-
-    The interpreter is the one that runs us, isolated from the environment and the current folder (-I).
-    """
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # every further one would reserve address space
+    """Let the child do the job, whatever becomes of it, and return its answer."""
     try:
-        child = subprocess.run(
-            [sys.executable, "-I", str(CHILD)],
-            input=json.dumps(job).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=seconds,
-            env=os.environ | one_thread,
-            check=False,
-        )
+        child = _run_child(json.dumps(job), seconds)
     except subprocess.TimeoutExpired as error:
         raise DataError(
             f"{path} is damaged, or this machine is very busy: reading it took more than {seconds:.0f} seconds; "
@@ -145,6 +133,20 @@ def _ask_child(path: Path, job: dict[str, Any], seconds: float) -> dict[str, Any
     if not isinstance(answer, dict):
         raise _damaged(path, "its reader answered nonsense")
     return answer
+
+
+def _run_child(job: str, seconds: float) -> subprocess.CompletedProcess[bytes]:
+    """Run the child to its end: our own interpreter, isolated (-I) from environment and current folder."""
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # every further one would reserve address space
+    return subprocess.run(
+        [sys.executable, "-I", str(CHILD)],
+        input=job.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=seconds,
+        env=os.environ | one_thread,
+        check=False,
+    )
 
 
 def _explained(path: Path, answer: dict[str, Any], required: Sequence[str], memory: int) -> DataError | RunError:

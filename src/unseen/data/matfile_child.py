@@ -87,6 +87,8 @@ def _texts(value: Any) -> list[str] | None:
         text = entry
         while getattr(text, "size", None) == 1 and hasattr(text, "reshape"):
             text = text.reshape(-1)[0] if text.ndim else text.item()
+        if getattr(text, "size", None) == 0 and text.dtype.kind == "U":
+            text = ""
         if not isinstance(text, str):
             return None
         found.append(str(text).strip())

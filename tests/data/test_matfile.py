@@ -169,11 +169,10 @@ def test_a_full_temporary_folder_is_a_sentence(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.skipif(importlib.util.find_spec("resource") is None or sys.platform == "darwin", reason="no memory limits here")
 def test_a_small_file_that_unpacks_to_much_meets_the_memory_limit(tmp_path: Path) -> None:
-    savemat(tmp_path / "bomb.mat", {"x": np.zeros((1000, 100_000), np.uint8)}, do_compression=True)
+    savemat(tmp_path / "bomb.mat", {"x": np.zeros((1000, 160_000), np.uint8)}, do_compression=True)
     assert (tmp_path / "bomb.mat").stat().st_size < 200_000
-    said = sentence(tmp_path / "bomb.mat", limits=Limits(memory_bytes=400_000_000, memory_per_byte=0))
-    assert "more than 0.4 GB of memory" in said
-    assert read_mat(tmp_path / "bomb.mat", ["x"])["x"].shape == (1000, 100_000)
+    said = sentence(tmp_path / "bomb.mat", limits=Limits(memory_bytes=350_000_000, memory_per_byte=0))
+    assert "more than 0.3 GB of memory" in said
 
 
 @pytest.mark.skipif(importlib.util.find_spec("resource") is None, reason="no limits on this platform")

@@ -59,8 +59,9 @@ def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
+        cause = getattr(error, "strerror", None) or error
         raise RunError(
-            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; nothing was changed, free some space or choose another folder"
+            f"cannot write {path}: {cause}; nothing was changed, free some space or choose another folder"
         ) from error
     finally:
         if temporary is not None:

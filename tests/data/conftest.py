@@ -1,4 +1,4 @@
-"""A quick stand-in for starting an interpreter per .mat file: one that has scipy loaded and forks for every file."""
+"""A tiny data set, and a quick stand-in for starting an interpreter per .mat file: one that has scipy loaded and forks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from unseen.data import matfile
+from unseen.data import ClassTable, Dataset, Pictures, Provenance, Split, matfile
 
 FORKING = """
 import importlib.util, io, json, os, signal, sys, time
@@ -70,3 +71,33 @@ def forking_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]
 def quick_reader(forking_reader: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `read_mat` use the forking stand-in."""
     monkeypatch.setattr(matfile, "_run_child", forking_reader)
+
+
+@pytest.fixture
+def tiny() -> Dataset:
+    """Twelve pictures of four classes, three each; classes 2 and 3 are unseen and make up the group 'big'."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(4), 3)
+    split = Split.from_rows(
+        "only",
+        labels,
+        train=np.array([0, 1, 3, 4]),
+        test_seen=np.array([2, 5]),
+        test_unseen=np.arange(6, 12),
+        by_group=True,
+    )
+    return Dataset(
+        name="tiny",
+        features=rng.random((12, 5), np.float32),
+        labels=labels,
+        classes=ClassTable(
+            names=("ant", "bee", "cat", "dog"),
+            embeddings=rng.random((4, 3)),
+            descriptions=("an ant", "", "a <b>cat</b>", "Ænima 🐕"),
+            groups=("small", "small", "big", "big"),
+        ),
+        splits={"only": split},
+        provenance=Provenance(source="drawn", feature_extractor="none", embedding_source="none", licence="none"),
+        pictures=Pictures(sheet=b"\x00sheet", media_type="image/webp", tile=8, columns=2, rows=np.array([0, 7, 11])),
+        attributions=("Pictures by nobody, CC0",),
+    )

@@ -85,7 +85,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert "is empty" in sentence(tmp_path / "empty.mat")
 
 
-@pytest.mark.parametrize("head", [b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n"])
+@pytest.mark.parametrize(
+    "head", [b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n"]
+)
 def test_version_73_is_named_and_what_to_do(tmp_path: Path, head: bytes) -> None:
     (tmp_path / "new.mat").write_bytes(head + bytes(100))
     said = sentence(tmp_path / "new.mat")
@@ -93,7 +95,9 @@ def test_version_73_is_named_and_what_to_do(tmp_path: Path, head: bytes) -> None
     assert "-v7'" in said
 
 
-@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>404</html>" * 9, bytes(4096), b"version https://git-lfs", b"PK\3\4" * 90])
+@pytest.mark.parametrize(
+    "content", [b"<!DOCTYPE html><html>404</html>" * 9, bytes(4096), b"version https://git-lfs", b"PK\3\4" * 90]
+)
 def test_other_files_under_the_name_are_damaged_ones(tmp_path: Path, quick_reader: None, content: bytes) -> None:
     (tmp_path / "page.mat").write_bytes(content)
     assert "damaged or is not a MATLAB file" in sentence(tmp_path / "page.mat")
@@ -231,7 +235,7 @@ def mutant(original: bytes, how: str, seed: int) -> bytes:
     start = 128
     elements = []  # (offset, length) of the file's outermost elements
     while start + 8 <= len(data):
-        kind, length = struct.unpack_from("<II", data, start)
+        length = struct.unpack_from("<I", data, start + 4)[0]
         elements.append((start, length))
         start += 8 + length
     start, length = elements[rng.integers(len(elements))]
@@ -263,8 +267,7 @@ def test_a_hundred_mutants_give_a_data_set_or_our_error(
         try:
             table = read_mat(path, SPLIT_KEYS, ["allclasses_names"])
             found = _assemble(tmp_path / "res101.mat", {"features": features, "labels": labels}, path, table)
-        except DataError as error:
-            assert str(tmp_path) in str(error)
+        except DataError:
             outcomes[how, "refused"] += 1
         else:
             assert len(found.labels) == len(labels)

@@ -268,7 +268,10 @@ SLIPS: dict[str, tuple[Callable[[Content, Content], None], tuple[str, ...]]] = {
         _set("table", "allclasses_names", lambda n: n[:2]),
         ("names 2 classes", "'att' is 3 x 4", "one name"),
     ),
-    "names are numbers": (_set("table", "allclasses_names", lambda n: np.eye(4)), ("'allclasses_names'", "cell array of strings")),
+    "names are numbers": (
+        _set("table", "allclasses_names", lambda n: np.eye(4)),
+        ("'allclasses_names'", "cell array of strings"),
+    ),
     "names twice": (
         _set("table", "allclasses_names", lambda n: np.array(["ant", "Bee", "bee ", "dog"], dtype=object)[:, None]),
         ("'Bee' and 'bee'", "same name"),

@@ -205,7 +205,5 @@ def _numbers(stored: NDArray[Any], key: str, path: Path) -> NDArray[Any]:
     """A non-empty table of real numbers, else a DataError."""
     if stored.dtype.kind not in "uif" or stored.ndim != 2 or stored.size == 0:
         shape = " x ".join(str(length) for length in stored.shape)
-        raise DataError(
-            f"'{key}' in {path} is {shape} of {stored.dtype}, but a table of numbers is expected; store that"
-        )
+        raise DataError(f"'{key}' in {path} is {shape} of {stored.dtype}, but a table of numbers is expected; store that")
     return stored

@@ -53,14 +53,15 @@ def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
         os.close(handle)
         temporary = Path(name)
         fill(temporary)
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:  # Windows syncs only what is open for writing
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
+        cause = getattr(error, "strerror", None) or error
         raise RunError(
-            f"cannot write {path}: {error.strerror or error}; nothing was changed, free some space or choose another folder"
+            f"cannot write {path}: {cause}; nothing was changed, free some space or choose another folder"
         ) from error
     finally:
         if temporary is not None:
@@ -85,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > JSON_LIMIT:
             raise DataError(f"{path} is larger than {JSON_LIMIT // 1_000_000} MB, which no file of ours is")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; check the folder's name") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -147,7 +148,13 @@ def hash_of(value: object) -> str:
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a new folder beside `path`, then put it in its place; on failure `path` is as it was."""
+    """Let `fill` write a new folder beside `path`, then put it in its place; on failure `path` is as it was.
+
+    Folders cannot be exchanged in one step everywhere. A process killed between the two renames leaves no `path`, and the old
+    folder whole beside it under a name that begins with `.` and the folder's name.
+
+    Raises RunError, naming the path and the cause, when the disk refuses.
+    """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,10 +163,7 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
         temporary.chmod(0o755)
         _sync_folder(temporary)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.old.", dir=path.parent))
-            path.replace(old / path.name)
-            temporary.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
+            _exchange(temporary, path)
         else:
             temporary.replace(path)
         _sync_folder(path.parent)
@@ -171,6 +175,26 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Put the folder `new` where the folder `path` is and remove the old one, or leave `path` as it was and raise OSError."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.old.", dir=path.parent))
+    old = aside / path.name
+    try:
+        path.replace(old)
+        try:
+            new.replace(path)
+        except OSError:
+            old.replace(path)
+            raise
+    finally:
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from unseen.data.dataset import ClassTable, Dataset, Split
 from unseen.errors import DataError
 
-ROWS_AT_ONCE = 65_536
-"""Rows looked at together, so that a memory-mapped file larger than memory can be checked."""
+BYTES_AT_ONCE = 2**26
+"""Bytes of features looked at together, so that a memory-mapped file larger than memory can be checked."""
 
 LONGEST_NAME = 1_000
 
@@ -22,20 +23,30 @@ def validate(dataset: Dataset) -> Dataset:
     Raises:
         DataError: one sentence with what is wrong, where, and what to do.
     """
+    _check_name("a data set", dataset.name)
     _check_shapes(dataset)
     _check_class_table(dataset.classes)
     _check_labels(dataset)
     if not dataset.splits:
         raise DataError(f"data set '{dataset.name}' has no split; give at least one with training rows and unseen classes")
-    for split in dataset.splits.values():
+    for name, split in dataset.splits.items():
+        if name != split.name:
+            raise DataError(f"split '{split.name}' is listed as '{name}'; give it one name")
+        _check_name("a split", split.name)
         _check_split(dataset, split)
     _check_finite(dataset)
+    _check_pictures(dataset)
     return dataset
 
 
 def comparable_name(name: str) -> str:
     """A name as a reader would compare it: Unicode NFKC, case-folded, blanks collapsed."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _check_name(what: str, name: str) -> None:
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise DataError(f"{what} named {name[:40]!r} needs a name of 1 to {LONGEST_NAME} printable characters; rename it")
 
 
 def _check_shapes(dataset: Dataset) -> None:
@@ -45,15 +56,22 @@ def _check_shapes(dataset: Dataset) -> None:
             f"features have shape {features.shape}, but a non-empty table with one row an example is expected; "
             "transpose or reshape them"
         )
-    if not np.issubdtype(features.dtype, np.floating):
+    if not _is_float(features):
         raise DataError(f"features have dtype {features.dtype}, but numbers with a fraction are expected; convert to float32")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels have shape {labels.shape} and dtype {labels.dtype}, but one whole number a row is expected")
+        raise DataError(
+            f"labels have shape {labels.shape} and dtype {labels.dtype}, but one whole number a row is expected; "
+            "give ids that count from 0"
+        )
     if len(labels) != len(features):
         transposed = " (the features look transposed)" if features.shape[1] == len(labels) else ""
         raise DataError(f"there are {len(features)} feature rows but {len(labels)} labels{transposed}; give one label a row")
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
-        raise DataError(f"class embeddings have shape {embeddings.shape}, but one row a class is expected")
+        raise DataError(f"class embeddings have shape {embeddings.shape}, but one row a class is expected; reshape them")
+    if not _is_float(embeddings):
+        raise DataError(
+            f"class embeddings have dtype {embeddings.dtype}, but numbers with a fraction are expected; convert to float32"
+        )
     if len(embeddings) != len(dataset.classes.names):
         transposed = " (they look transposed)" if embeddings.shape[1] == len(dataset.classes.names) else ""
         raise DataError(
@@ -80,21 +98,22 @@ def _check_class_table(table: ClassTable) -> None:
     for what, column in (("descriptions", table.descriptions), ("groups", table.groups)):
         if column and len(column) != len(table):
             raise DataError(f"there are {len(table)} classes but {len(column)} {what}; give one a class or none at all")
-    bad = np.flatnonzero(~np.isfinite(table.embeddings).all(axis=1))
+    bad = np.flatnonzero(~_finite(table.embeddings).all(axis=1))
     if len(bad):
-        raise DataError(f"the embedding of class {_named(table, bad)} holds NaN or infinity; encode it again")
+        raise DataError(
+            f"the embedding of class {_named(table, bad)} holds NaN, infinity or what float32 cannot hold; encode it again"
+        )
     zero = np.flatnonzero(~table.embeddings.any(axis=1))
     if len(zero):
         raise DataError(f"the embedding of class {_named(table, zero)} is all zero, so it says nothing; describe the class")
-    _, first, inverse = np.unique(table.embeddings, axis=0, return_index=True, return_inverse=True)
-    twin = first[inverse.reshape(-1)] != np.arange(len(table))
-    if twin.any():
-        second = int(np.flatnonzero(twin)[0])
-        original = table.names[int(first[inverse.reshape(-1)[second]])]
-        raise DataError(
-            f"classes {original!r} and {table.names[second]!r} have identical embeddings, so nothing can tell them "
-            "apart; describe them differently or merge them"
-        )
+    first_like: dict[bytes, int] = {}
+    for position, row in enumerate(np.asarray(table.embeddings, np.float32) + 0.0):  # adding 0 turns -0 into 0
+        original = first_like.setdefault(row.tobytes(), position)
+        if original != position:
+            raise DataError(
+                f"classes {table.names[original]!r} and {table.names[position]!r} have identical embeddings, so nothing can "
+                "tell them apart; describe them differently or merge them"
+            )
 
 
 def _check_labels(dataset: Dataset) -> None:
@@ -127,13 +146,16 @@ def _check_split(dataset: Dataset, split: Split) -> None:
             values, counts = np.unique(index, return_counts=True)
             raise DataError(f"{where} names row {int(values[counts > 1][0])} more than once; list each row once")
     for what, classes in (("seen", split.seen), ("unseen", split.unseen)):
-        if classes.ndim != 1 or (len(classes) and (classes.min() < 0 or classes.max() >= len(names))):
-            raise DataError(f"the {what} classes of split '{split.name}' are not ids from 0 to {len(names) - 1}")
+        whole = classes.ndim == 1 and np.issubdtype(classes.dtype, np.integer)
+        if not whole or (len(classes) and (classes.min() < 0 or classes.max() >= len(names))):
+            raise DataError(f"the {what} classes of split '{split.name}' are not ids from 0 to {len(names) - 1}; correct them")
+        if len(np.unique(classes)) != len(classes):
+            raise DataError(f"the {what} classes of split '{split.name}' name a class more than once; list each once")
     if len(split.train) == 0:
         raise DataError(f"split '{split.name}' has no training row; it needs some of every seen class")
-    both = np.intersect1d(split.seen, split.unseen)
-    if len(both) or len(np.intersect1d(dataset.labels[split.train], split.unseen)):
-        _explain_unseen_in_training(dataset, split)
+    if len(split.unseen) == 0:
+        raise DataError(f"split '{split.name}' has no unseen class, so there is nothing to recognise; list at least one")
+    _check_unseen_stay_unseen(dataset, split)
     without = np.setdiff1d(split.seen, dataset.labels[split.train])
     if len(without):
         raise DataError(
@@ -161,44 +183,98 @@ def _check_split(dataset: Dataset, split: Split) -> None:
             row = int(index[np.flatnonzero(foreign)[0]])
             raise DataError(
                 f"row {row} in '{what}' of split '{split.name}' is of class {names[int(dataset.labels[row])]!r}, which is not "
-                f"among the split's {'unseen' if what == 'test_unseen' else 'seen'} classes; move the row or correct its label"
+                f"among the split's {'unseen' if what == 'test_unseen' else 'seen'} classes"
+                + (_slip(dataset, split) or "; move the row or correct its label")
+            )
+    if split.by_group:
+        _check_whole_groups(dataset.classes, split)
+
+
+def _check_unseen_stay_unseen(dataset: Dataset, split: Split) -> None:
+    labels, names = dataset.labels, dataset.classes.names
+    trained = np.intersect1d(labels[split.train], split.unseen)
+    if len(trained):
+        count = int(np.isin(labels[split.train], trained).sum())
+        raise DataError(
+            f"{len(trained)} unseen classes have training rows in split '{split.name}' ({count} rows, for example "
+            f"{names[int(trained[0])]!r})"
+            + (_slip(dataset, split) or ", so they are not unseen; correct the split or the labels")
+        )
+    both = np.intersect1d(split.seen, split.unseen)
+    if len(both):
+        raise DataError(
+            f"class {names[int(both[0])]!r} is called both seen and unseen in split '{split.name}'; make it one of them"
+        )
+
+
+def _slip(dataset: Dataset, split: Split) -> str | None:
+    """The end of a sentence about classes on the wrong side, if index arrays that are off by one explain it."""
+    labels = dataset.labels
+
+    def clean(shift: int) -> bool:
+        train, test_seen, test_unseen = (i.astype(np.int64) + shift for i in (split.train, split.test_seen, split.test_unseen))
+        if not len(test_unseen) or any(
+            len(i) and (i.min() < 0 or i.max() >= len(labels)) for i in (train, test_seen, test_unseen)
+        ):
+            return False
+        return not np.isin(labels[test_unseen], labels[train]).any() and bool(np.isin(labels[test_seen], labels[train]).all())
+
+    if clean(-1):
+        return ", and all would be well if every row number were one smaller: the index arrays count from 1; subtract 1"
+    if clean(1):
+        return ", and all would be well if every row number were one larger: 1 was subtracted twice; add it back"
+    return None
+
+
+def _check_whole_groups(table: ClassTable, split: Split) -> None:
+    if not table.groups:
+        raise DataError(f"split '{split.name}' is by group, but the class table has no groups; add them or unset by_group")
+    seen_of = {table.groups[i]: int(i) for i in reversed(split.seen)}
+    for i in split.unseen:
+        if (other := seen_of.get(table.groups[i])) is not None:
+            raise DataError(
+                f"split '{split.name}' is by group, but group {table.groups[i]!r} has seen classes ({table.names[other]!r}) and "
+                f"unseen ones ({table.names[i]!r}); hold out whole groups or set by_group to false"
             )
 
 
-def _explain_unseen_in_training(dataset: Dataset, split: Split) -> None:
-    """Unseen classes have training rows. See whether index arrays or labels that slipped by one explain it, and raise."""
-    labels, names = dataset.labels, dataset.classes.names
-    count = int(np.isin(labels[split.train], np.intersect1d(labels[split.train], split.unseen)).sum())
-    common = np.intersect1d(labels[split.train], labels[split.test_unseen] if len(split.test_unseen) else split.unseen)
-    example = names[int(common[0])] if len(common) else names[int(np.intersect1d(split.seen, split.unseen)[0])]
-    fact = f"{len(common)} unseen classes have training rows in split '{split.name}' ({count} rows, for example {example!r})"
-
-    def clean(shift: int) -> bool:
-        moved = [index + shift for index in (split.train, split.test_seen, split.test_unseen)]
-        if not len(split.test_unseen) or any(len(i) and (i.min() < 0 or i.max() >= len(labels)) for i in moved):
-            return False
-        return not len(np.intersect1d(labels[moved[0]], labels[moved[2]])) and not len(
-            np.setdiff1d(labels[moved[1]], labels[moved[0]])
-        )
-
-    if clean(-1):
-        raise DataError(
-            f"{fact}, and none would if every row number were one smaller: the index arrays count from 1; subtract 1"
-        )
-    if clean(1):
-        raise DataError(f"{fact}, and none would if every row number were one larger: 1 was subtracted twice; add it back")
-    raise DataError(f"{fact}, so they are not unseen; correct the split or the labels")
-
-
 def _check_finite(dataset: Dataset) -> None:
-    for start in range(0, len(dataset.features), ROWS_AT_ONCE):
-        finite = np.isfinite(dataset.features[start : start + ROWS_AT_ONCE])
+    rows = max(1, BYTES_AT_ONCE // dataset.features[:1].nbytes)
+    for start in range(0, len(dataset.features), rows):
+        finite = _finite(dataset.features[start : start + rows])
         if not finite.all():
             row, column = (int(v) for v in np.argwhere(~finite)[0])
             value = dataset.features[start + row, column]
             raise DataError(
                 f"features hold {value} in row {start + row}, column {column}; extract that row again or leave it out"
             )
+
+
+def _check_pictures(dataset: Dataset) -> None:
+    pictures, last = dataset.pictures, len(dataset.labels) - 1
+    if pictures is None:
+        return
+    if pictures.tile < 1 or pictures.columns < 1:
+        raise DataError(
+            f"the pictures are {pictures.tile} pixels wide and stand in {pictures.columns} columns; give at least one of each"
+        )
+    rows = pictures.rows
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+        raise DataError(f"the rows of the pictures have shape {rows.shape} and dtype {rows.dtype}; give a list of row numbers")
+    outside = rows[(rows < 0) | (rows > last)]
+    if len(outside):
+        raise DataError(f"the pictures show row {int(outside[0])}, but rows run from 0 to {last}; correct the list")
+
+
+def _is_float(array: NDArray[Any]) -> bool:
+    return array.dtype.kind == "f" and array.dtype.itemsize <= 8
+
+
+def _finite(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values are finite in float32, in which everything is computed."""
+    with np.errstate(over="ignore"):
+        finite: NDArray[np.bool_] = np.isfinite(array if array.dtype.itemsize <= 4 else array.astype(np.float32))
+    return finite
 
 
 def _named(table: ClassTable, positions: NDArray[np.intp]) -> str:

@@ -1,0 +1,322 @@
+"""The xlsa17 layout: the six real split files at full size, and every slip that we explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.io import loadmat, savemat
+
+from unseen import open_dataset
+from unseen.data.xlsa17 import read_xlsa17
+from unseen.errors import DataError
+
+Content = dict[str, Any]
+
+# The benchmarks as they are known: rows (train, test_seen, test_unseen), classes (seen, unseen), embedding length, features d
+FACTS: dict[str, tuple[tuple[int, int, int], tuple[int, int], int, int]] = {
+    "AWA1": ((19832, 4958, 5685), (40, 10), 85, 16),
+    "AWA2": ((23527, 5882, 7913), (40, 10), 85, 16),
+    "CUB": ((7057, 1764, 2967), (150, 50), 1024, 2048),
+    "SUN": ((10320, 2580, 1440), (645, 72), 102, 16),
+    "FLO": ((5631, 1403, 1155), (82, 20), 1024, 16),
+    "APY": ((5932, 1483, 7924), (20, 12), 64, 16),
+}
+LABELS = {
+    "AWA1": "awa1-bow/labels.npy",
+    "AWA2": "xlsa17-splits/AWA2/labels.npy",
+    "CUB": "xlsa17-splits/CUB/labels_reconstructed_allclasses_order.npy",
+    "SUN": "xlsa17-splits/SUN/labels_reconstructed.npy",
+    "FLO": "xlsa17-splits/FLO/labels_reconstructed.npy",
+}
+
+
+def labels_of(name: str, shared_data: Path, table: Content) -> np.ndarray[Any, Any]:
+    """The set's labels, counted from 1. APY has none: seen rows get classes 1…20 in turn, unseen ones 21…32."""
+    if name in LABELS:
+        return np.asarray(np.load(shared_data / LABELS[name]))
+    seen = np.concatenate([table["trainval_loc"], table["test_seen_loc"]]).ravel().astype(int) - 1
+    unseen = table["test_unseen_loc"].ravel().astype(int) - 1
+    labels = np.zeros(len(seen) + len(unseen), np.uint8)
+    labels[seen] = np.arange(len(seen)) % 20 + 1
+    labels[unseen] = np.arange(len(unseen)) % 12 + 21
+    return labels
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_the_six_benchmarks_at_full_size(name: str, tmp_path: Path, shared_data: Path) -> None:
+    """The real split file and a feature file of the real size, through the real child process."""
+    (split_file,) = (shared_data / "xlsa17-splits" / name).glob("*.mat")
+    table = loadmat(split_file)
+    labels = labels_of(name, shared_data, table)
+    sizes, (seen, unseen), a, d = FACTS[name]
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / split_file.name).write_bytes(split_file.read_bytes())
+    features = np.random.default_rng(0).random((d, len(labels)), np.float32)
+    savemat(folder / "res101.mat", {"features": features, "labels": labels[:, None].astype(np.float64)})
+
+    found = open_dataset(str(folder))
+
+    split = found.split()
+    assert found.name == name
+    assert (len(split.train), len(split.test_seen), len(split.test_unseen)) == sizes
+    assert (len(split.seen), len(split.unseen)) == (seen, unseen)
+    assert found.classes.embeddings.shape == (seen + unseen, a)
+    np.testing.assert_array_equal(found.classes.embeddings, table["att"].T)
+    np.testing.assert_array_equal(found.features, features.T)
+    np.testing.assert_array_equal(found.labels, labels.astype(np.int64) - 1)
+    np.testing.assert_array_equal(split.train, table["trainval_loc"].ravel().astype(np.int64) - 1)
+    assert {split.train.dtype, split.test_seen.dtype, split.test_unseen.dtype} == {np.dtype(np.int64)}
+    stored = table.get("allclasses_names")
+    if stored is None:
+        assert found.classes.names[:2] == ("class 001", "class 002")
+        assert found.classes.names[-1] == "class 102"
+    else:
+        assert found.classes.names == tuple(str(cell[0][0]) for cell in stored)
+    assert split.name == f"{split_file.stem}-{split.fingerprint[:8]}"
+    assert split.fingerprint[:16] in found.provenance.source
+
+
+def test_train_loc_and_val_loc_of_real_files_would_leak(shared_data: Path) -> None:
+    """The reason why the reader leaves them alone: together they are trainval_loc and test_seen_loc."""
+    for name in FACTS:
+        if name == "APY":
+            continue
+        (split_file,) = (shared_data / "xlsa17-splits" / name).glob("*.mat")
+        table = {key: value.ravel() for key, value in loadmat(split_file).items() if key.endswith("_loc")}
+        np.testing.assert_array_equal(
+            np.union1d(table["train_loc"], table["val_loc"]), np.union1d(table["trainval_loc"], table["test_seen_loc"])
+        )
+        assert len(np.intersect1d(table["train_loc"], table["test_seen_loc"])) > 0
+
+
+# --- a small benchmark, and what can be wrong with it
+
+
+def small() -> tuple[Content, Content]:
+    """Twelve pictures of four classes, classes 3 and 4 unseen: features (d=5, N=12), att (a=3, C=4), all counted from 1."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat([1, 2, 3, 4], 3)[:, None]
+    pictures = {"features": rng.random((5, 12)), "labels": labels.astype(np.float64)}
+    rows = {"trainval_loc": [1, 2, 4, 5], "test_seen_loc": [3, 6], "test_unseen_loc": [7, 8, 9, 10, 11, 12]}
+    table: Content = {key: np.array(value, np.uint16)[:, None] for key, value in rows.items()}
+    table |= {"att": rng.random((3, 4)), "original_att": rng.random((3, 4)) * 100}
+    table["allclasses_names"] = np.array(["ant", "bee", "cat", "dog"], dtype=object)[:, None]
+    return pictures, table
+
+
+def write(folder: Path, pictures: Content, table: Content, split_file: str = "att_splits.mat") -> Path:
+    folder.mkdir(exist_ok=True)
+    savemat(folder / "res101.mat", pictures)
+    savemat(folder / split_file, table)
+    return folder
+
+
+def test_a_small_benchmark_is_read_as_meant(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    found = read_xlsa17(write(tmp_path / "tiny", pictures, table))
+    assert found.name == "tiny"
+    assert found.features.dtype == np.float32
+    assert found.features.flags.c_contiguous
+    np.testing.assert_array_equal(found.features, pictures["features"].T.astype(np.float32))
+    np.testing.assert_array_equal(found.classes.embeddings, table["att"].T)
+    assert found.classes.names == ("ant", "bee", "cat", "dog")
+    assert found.split().train.tolist() == [0, 1, 3, 4]
+    assert found.split().unseen.tolist() == [2, 3]
+
+
+def test_optional_parts_make_no_difference(tmp_path: Path, quick_reader: None) -> None:
+    """train_loc, val_loc, original_att and foreign variables are not read; the order of rows is no part of the split's name."""
+    pictures, table = small()
+    plain = read_xlsa17(write(tmp_path / "plain", pictures, table))
+    more = table | {"train_loc": np.array([[1], [3]]), "val_loc": np.array([[4]]), "note": "x", "nested": {"a": 1}}
+    more["trainval_loc"] = more["trainval_loc"][::-1].astype(np.float64).T
+    del more["original_att"]
+    other = read_xlsa17(write(tmp_path / "more", pictures | {"image_files": np.array(["a"], dtype=object)}, more))
+    assert other.splits.keys() == plain.splits.keys()
+    assert other.features_fingerprint == plain.features_fingerprint
+    del table["allclasses_names"]
+    unnamed = read_xlsa17(write(tmp_path / "unnamed", pictures, table))
+    assert unnamed.classes.names == ("class 1", "class 2", "class 3", "class 4")
+
+
+def test_another_split_gets_another_name(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    one = read_xlsa17(write(tmp_path / "a", pictures, table))
+    table["trainval_loc"], table["test_seen_loc"] = table["trainval_loc"][[0, 1, 2]], np.array([[3], [5], [6]], np.uint16)
+    two = read_xlsa17(write(tmp_path / "a", pictures, table))
+    assert one.splits.keys().isdisjoint(two.splits)
+
+
+def test_binary_attributes_stored_as_whole_numbers_become_floats(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    table["att"] = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]], np.uint8)
+    found = read_xlsa17(write(tmp_path / "a", pictures, table))
+    assert found.classes.embeddings.dtype == np.float64
+    np.testing.assert_array_equal(found.classes.embeddings, table["att"].T)
+
+
+def test_the_sentence_split_file_is_found_alone_or_by_path(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    folder = write(tmp_path / "CUB", pictures, table, "sent_splits.mat")
+    assert open_dataset(str(folder)).split().name.startswith("sent_splits-")
+    write(folder, pictures, table | {"att": table["att"] * 2})
+    assert open_dataset(str(folder)).split().name.startswith("att_splits-")
+    by_path = open_dataset(str(folder / "sent_splits.mat"))
+    np.testing.assert_array_equal(by_path.classes.embeddings, table["att"].T)
+    (folder / "att_splits.mat").rename(folder / "other_splits.mat")
+    with pytest.raises(DataError, match=r"several split files \(other_splits.mat, sent_splits.mat\)"):
+        open_dataset(str(folder))
+
+
+def _set(part: str, key: str, change: Callable[[Any], Any]) -> Callable[[Content, Content], None]:
+    def apply(pictures: Content, table: Content) -> None:
+        content = pictures if part == "pictures" else table
+        content[key] = change(content[key])
+
+    return apply
+
+
+def _zero_based_rows(pictures: Content, table: Content) -> None:
+    for key in ("trainval_loc", "test_seen_loc", "test_unseen_loc"):
+        table[key] = table[key] - 1
+
+
+def _double_shift(pictures: Content, table: Content) -> None:
+    """Rows counted from 0 in a set whose first picture is unused: every number is in range and wrong by one."""
+    pictures["labels"] = np.array([1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4], float)[:, None]
+    rows = {"trainval_loc": [2, 3, 5, 6], "test_seen_loc": [4, 7], "test_unseen_loc": [8, 9, 10, 11, 12]}
+    table |= {key: np.array(value, np.uint16)[:, None] - 1 for key, value in rows.items()}
+
+
+def _unnamed_transposed(pictures: Content, table: Content) -> None:
+    del table["allclasses_names"]
+    table["att"] = table["att"].T
+
+
+def _delete(part: str, key: str) -> Callable[[Content, Content], None]:
+    def apply(pictures: Content, table: Content) -> None:
+        del (pictures if part == "pictures" else table)[key]
+
+    return apply
+
+
+def _with(row: int, column: int, value: float) -> Callable[[Any], Any]:
+    def change(array: Any) -> Any:
+        array = array.copy()
+        array[row, column] = value
+        return array
+
+    return change
+
+
+SLIPS: dict[str, tuple[Callable[[Content, Content], None], tuple[str, ...]]] = {
+    "features in rows": (
+        _set("pictures", "features", np.transpose),
+        ("features in", "12 x 5", "one row a picture", "transpose"),
+    ),
+    "fewer features than labels": (
+        _set("pictures", "features", lambda x: x[:, :9]),
+        ("5 x 9", "12 labels", "one column for every label"),
+    ),
+    "labels from 0": (
+        _set("pictures", "labels", lambda y: y - 1),
+        ("labels in", "start at 0", "counts classes from 1", "add 1"),
+    ),
+    "labels beyond att": (
+        _set("pictures", "labels", lambda y: y + 1),
+        ("go up to 5", "has 4 columns", "belong together"),
+    ),
+    "labels with fractions": (_set("pictures", "labels", lambda y: y + 0.5), ("'labels'", "whole numbers")),
+    "labels NaN": (_set("pictures", "labels", _with(3, 0, np.nan)), ("'labels'", "whole numbers")),
+    "labels a table": (_set("pictures", "labels", lambda y: np.eye(4)), ("'labels'", "4 x 4", "a single column")),
+    "labels as names": (
+        _set("pictures", "labels", lambda y: np.array(["ant", "bee"], dtype=object)[:, None]),
+        ("'labels'", "of numbers is expected"),
+    ),
+    "NaN feature": (_set("pictures", "features", _with(2, 7, np.nan)), ("features hold nan in row 7, column 2", "extract")),
+    "feature beyond float32": (_set("pictures", "features", _with(2, 7, 1e300)), ("inf in row 7, column 2",)),
+    "rows from 0": (_zero_based_rows, ("index arrays", "from 0 to 11", "counts pictures from 1 to 12", "add 1")),
+    "rows off by one inside": (_double_shift, ("unseen classes have training rows", "1 was subtracted twice")),
+    "rows beyond the pictures": (
+        _set("table", "test_unseen_loc", lambda r: r + 1),
+        ("name picture 13", "res101.mat holds 12", "belong together"),
+    ),
+    "rows twice": (
+        _set("table", "trainval_loc", lambda r: np.concatenate([r, r[:1]])),
+        ("'train'", "row 0 more than once"),
+    ),
+    "rows in two arrays": (
+        _set("table", "test_seen_loc", lambda r: np.array([[1], [3], [6]], np.uint16)),
+        ("row 0", "both 'train' and 'test_seen'"),
+    ),
+    "unseen class in training": (
+        _set("table", "trainval_loc", lambda r: np.append(r, [[9]], axis=0)),
+        ("1 unseen classes have training rows", "'cat'", "correct the split"),
+    ),
+    "no rows": (_set("table", "test_unseen_loc", lambda r: r[:0]), ("'test_unseen_loc'", "0 x", "of numbers is expected")),
+    "att in rows": (
+        _set("table", "att", np.transpose),
+        ("names 4 classes", "'att' is 4 x 3", "looks transposed", "one column a class"),
+    ),
+    "att in rows, unnamed": (_unnamed_transposed, ("'att'", "4 x 3", "one row a class", "transpose it")),
+    "names too few": (
+        _set("table", "allclasses_names", lambda n: n[:2]),
+        ("names 2 classes", "'att' is 3 x 4", "one name"),
+    ),
+    "names are numbers": (
+        _set("table", "allclasses_names", lambda n: np.eye(4)),
+        ("'allclasses_names'", "cell array of strings"),
+    ),
+    "names twice": (
+        _set("table", "allclasses_names", lambda n: np.array(["ant", "Bee", "bee ", "dog"], dtype=object)[:, None]),
+        ("'Bee' and 'bee'", "same name"),
+    ),
+    "zero embedding": (_set("table", "att", lambda a: a * [1, 1, 1, 0]), ("'dog'", "all zero")),
+    "no att": (_delete("table", "att"), ("att_splits.mat lacks 'att'", "expected att, trainval_loc", "found allclasses_names")),
+    "no labels": (_delete("pictures", "labels"), ("res101.mat lacks 'labels'", "found features")),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_slips_are_explained_in_one_sentence(slip: str, tmp_path: Path, quick_reader: None) -> None:
+    change, expected = SLIPS[slip]
+    pictures, table = small()
+    change(pictures, table)
+    folder = write(tmp_path / "tiny", pictures, table)
+    with pytest.raises(DataError) as caught:
+        read_xlsa17(folder)
+    for part in (*expected, str(folder), "; "):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_uint16_rows_in_a_set_too_large_for_them_are_refused(tmp_path: Path, quick_reader: None) -> None:
+    """MATLAB cuts 70,000 off at 65,535 without a word."""
+    count = 70_000
+    labels = np.where(np.arange(count) < 60_000, 1, 2)[:, None]
+    rows = {"trainval_loc": np.arange(1, 50_001), "test_seen_loc": np.arange(50_001, 60_001), "test_unseen_loc": [65_535]}
+    table: Content = {key: np.array(value, np.uint16)[:, None] for key, value in rows.items()} | {"att": np.eye(2)}
+    folder = write(tmp_path / "large", {"features": np.ones((1, count), np.float32), "labels": labels}, table)
+    with pytest.raises(DataError, match=r"'trainval_loc' in .* is stored as uint16, too narrow to count 70000 pictures"):
+        read_xlsa17(folder)
+
+
+def test_missing_files_and_folders(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    folder = write(tmp_path / "tiny", pictures, table)
+    with pytest.raises(DataError, match=r"res101\.mat is not a folder; give the folder that holds"):
+        read_xlsa17(folder / "res101.mat")
+    (folder / "res101.mat").unlink()
+    with pytest.raises(DataError, match=r"has no res101\.mat \(found att_splits\.mat\); put the feature file there"):
+        open_dataset(str(folder))
+    (folder / "res101.mat").mkdir()
+    with pytest.raises(DataError, match=r"res101\.mat is a folder where a MATLAB file is expected"):
+        read_xlsa17(folder)
+    (folder / "att_splits.mat").unlink()
+    with pytest.raises(DataError, match=r"has no att_splits\.mat \(found res101\.mat\)"):
+        read_xlsa17(folder)

@@ -131,9 +131,9 @@ class Pictures:
     rows: Ids
 
     @cached_property
-    def position(self) -> Mapping[int, tuple[int, int]]:
-        """Data-set row → (x, y) of its tile in pixels."""
-        return {int(r): (k % self.columns * self.tile, k // self.columns * self.tile) for k, r in enumerate(self.rows)}
+    def place(self) -> Mapping[int, tuple[int, int]]:
+        """Data-set row → (column, line) of its tile."""
+        return {int(row): (k % self.columns, k // self.columns) for k, row in enumerate(self.rows)}
 
 
 @dataclass(frozen=True)

@@ -146,3 +146,36 @@ def interval_of_h(
     h = np.divide(2 * seen * unseen, total, out=np.zeros_like(total), where=total > 0)
     low, high = np.quantile(h, [0.025, 0.975])
     return float(low), float(high)
+
+
+def interval_of_difference(
+    seen_labels: Ids,
+    seen_right: list[NDArray[np.bool_]],
+    unseen_labels: Ids,
+    unseen_right: list[NDArray[np.bool_]],
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % bootstrap interval of H(first) − H(second) of two systems on the same test rows, resampled within each class.
+
+    The same resampled rows count for both, so what makes a row easy or hard for either cancels.
+    """
+    generator = np.random.default_rng(seed)
+
+    def resampled(labels: Ids, right: list[NDArray[np.bool_]]) -> Array:
+        """(2, 2000) per-class accuracies of both systems."""
+        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        # A row is right for both, the first, the second or neither: within a class the four counts are multinomial.
+        kind = 2 * right[0].astype(np.int64) + right[1]
+        total = np.zeros((2, 2000))
+        for class_id, count in enumerate(counts):
+            shares = np.bincount(kind[inverse == class_id], minlength=4) / count
+            drawn = generator.multinomial(count, shares, 2000) / count
+            total += np.stack([drawn[:, 2] + drawn[:, 3], drawn[:, 1] + drawn[:, 3]])
+        mean: Array = total / len(counts)
+        return mean
+
+    seen, unseen = resampled(seen_labels, seen_right), resampled(unseen_labels, unseen_right)
+    total = seen + unseen
+    h = np.divide(2 * seen * unseen, total, out=np.zeros_like(total), where=total > 0)
+    low, high = np.quantile(h[0] - h[1], [0.025, 0.975])
+    return float(low), float(high)

@@ -56,6 +56,7 @@ class Task:
         recipe: what surrounds it; `blind` replaces the parts that it chooses.
         settings_from: `published`, `default`, `folds` (a preset that `blind` chose earlier) or `user`.
         protocol, seed: as they say.
+        selection: what `blind` chose earlier on this very split; given, nothing is chosen again.
     """
 
     dataset: Dataset
@@ -66,6 +67,7 @@ class Task:
     settings_from: str
     protocol: Protocol
     seed: int
+    selection: Selection | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
@@ -141,8 +143,8 @@ def _run_closed_form(task: Task, view: TrainingView, begun: float, watch: Watch)
         raise SettingsError(
             f"method '{task.method.name}' has no epochs to pick on the test rows; use --protocol blind or fixed"
         )
-    selection, solver, recipe = None, task.hyperparameters, task.recipe
-    if task.protocol == "blind":
+    selection, solver, recipe = task.selection, task.hyperparameters, task.recipe
+    if task.protocol == "blind" and selection is None:
         watch.on_phase("choosing settings on folds")
         selection, solver, scaling, gamma = select_closed_form(view, task.method, recipe.centred, task.seed, task.device)
         recipe = replace(recipe, scaling=scaling, gamma=gamma)
@@ -152,7 +154,7 @@ def _run_closed_form(task: Task, view: TrainingView, begun: float, watch: Watch)
     scaled = scaler.view(view, task.device)
     predictor = closed_form_predictor(scaler, scaled, solver.fit(scaled))
     seconds = {"selection": selected - begun, "training": time.monotonic() - selected}
-    return _measure(task, predictor, None, scaled, solver, recipe, selection, seconds)
+    return measure(task, predictor, None, scaled, solver, recipe, selection, seconds)
 
 
 # --------------------------------------------------------------------------------------------------- blind and fixed
@@ -160,8 +162,8 @@ def _run_closed_form(task: Task, view: TrainingView, begun: float, watch: Watch)
 
 def _run_generative(task: Task, view: TrainingView, begun: float, watch: Watch) -> Outcome:
     assert isinstance(task.method, Generative)
-    recipe, selection = task.recipe, None
-    if task.protocol == "blind":
+    recipe, selection = task.recipe, task.selection
+    if task.protocol == "blind" and selection is None:
         with tempfile.TemporaryDirectory() as temporary:
             selection, recipe = select_recipe(
                 view,
@@ -197,7 +199,7 @@ def _run_generative(task: Task, view: TrainingView, begun: float, watch: Watch) 
         "training": trained - selected,
         "classifier": time.monotonic() - trained,
     }
-    return _measure(task, predictor, method, scaled, task.hyperparameters, recipe, selection, seconds)
+    return measure(task, predictor, method, scaled, task.hyperparameters, recipe, selection, seconds)
 
 
 # -------------------------------------------------------------------------------------------------------------- paper
@@ -271,7 +273,7 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
     )
     seconds = {"selection": 0.0, "training": time.monotonic() - begun}
     recipe = replace(recipe, steps=steps, gamma=0.0)
-    return _measure(
+    return measure(
         task, predictor, method, scaled, task.hyperparameters, recipe, selection, seconds, conventional=best["conventional"]
     )
 
@@ -279,7 +281,7 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
 # ------------------------------------------------------------------------------------------------------------ measure
 
 
-def _measure(
+def measure(
     task: Task,
     predictor: Predictor,
     trained: GenerativeMethod | None,

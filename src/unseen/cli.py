@@ -1,0 +1,371 @@
+"""The command line: parse, call, print.
+
+Exit codes: 0 done, 1 something is wrong with data, settings or the disk (one sentence says what), 2 the command was typed
+wrongly, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from unseen.errors import SettingsError, UnseenError
+
+if TYPE_CHECKING:
+    from unseen.data.dataset import Dataset
+    from unseen.evaluation.protocol import Task, Watch
+    from unseen.training import Progress
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n\n")[0])
+data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
+app.add_typer(data_app, name="data")
+messages = Console(stderr=True)
+
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A built-in name (emoji) or a folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
+
+
+def main() -> None:
+    """Entry point: run the command and turn our errors into one sentence and an exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        app(standalone_mode=False)
+    except typer.TyperException as error:  # wrongly typed
+        messages.print(f"error: {error.format_message()}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        messages.print("stopped")
+        sys.exit(130)
+    except UnseenError as error:
+        from unseen.training import Stopped
+
+        messages.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(130 if isinstance(error, Stopped) else 2 if isinstance(error, SettingsError) else 1)
+
+
+@app.command()
+def train(
+    dataset: DatasetName,
+    method: Annotated[str, typer.Option(help="See `unseen methods`.")] = "tfvaegan",
+    protocol: Annotated[str, typer.Option(help="blind, fixed or paper.")] = "blind",
+    split: Annotated[str | None, typer.Option(help="The data set's first split if not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A published preset by name (cub), or a preset file.")] = None,
+    save_preset: Annotated[Path | None, typer.Option(help="Write what `blind` chose to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder for result, weights and page.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a method on a split, score it on the test rows, and keep the run."""
+    from unseen.data import open_dataset
+    from unseen.evaluation.oracle import oracle
+    from unseen.presets import Preset, identity, write_preset
+    from unseen.report.assemble import write_report
+    from unseen.runs import describe, run_in_folder
+
+    data = open_dataset(dataset)
+    task = build_task(data, split, method, protocol, seed, dict(_pairs(settings or [])), preset)
+    folder = out or Path("runs") / f"{data.name}-{task.split}-{method}-{protocol}-seed{seed}"
+    command = _command()
+    source = dataset if not Path(dataset).exists() else str(Path(dataset).resolve())
+    with _watching() as watch:
+        outcome = run_in_folder(task, folder, describe(task, source, command), resume, watch)
+    rows = [outcome.row]
+    if outcome.trained is not None:
+        from unseen.recipe import Recipe
+
+        rows.append(oracle(outcome, Recipe(**outcome.row["recipe"]), seed))
+    page = write_report(folder / "report.html", data, [outcome], rows, command)
+    if save_preset is not None:
+        if task.protocol != "blind":
+            raise SettingsError("--save-preset keeps what `blind` chose, so it needs --protocol blind")
+        from unseen.evaluation.selection import Selection
+        from unseen.recipe import Recipe
+
+        row = outcome.row
+        write_preset(
+            save_preset,
+            Preset(
+                method=task.method.name,
+                hyperparameters=row["hyperparameters"],
+                recipe=Recipe(**row["recipe"]),
+                selection=Selection(**row["selection"]),
+                chosen_for=identity(data, task.split),
+                command=command,
+            ),
+        )
+    if as_json:
+        print(json.dumps(outcome.row, ensure_ascii=False))
+    else:
+        _print_table(rows, f"{data.name}, split {task.split}, protocol {task.protocol}, seed {seed}")
+        print(f"run: {folder}\npage: {page}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `unseen train` wrote.")], as_json: AsJson = False
+) -> None:
+    """Score a finished run again from its weights; the data are found by path and checked by fingerprint."""
+    from unseen.data import open_dataset
+    from unseen.runs import evaluate as evaluate_run
+    from unseen.runs import read_description
+
+    outcome = evaluate_run(run, open_dataset(read_description(run)["source"]))
+    if as_json:
+        print(json.dumps(outcome.row, ensure_ascii=False))
+    else:
+        _print_table([outcome.row], f"{run}, scored again")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page goes.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Recognise emoji that nobody has shown a picture of: three methods on the embedded data, one table, one page."""
+    from unseen.data import open_dataset
+    from unseen.evaluation.metrics import interval_of_difference
+    from unseen.evaluation.protocol import run
+    from unseen.report.assemble import write_report
+
+    data = open_dataset("emoji")
+    outcomes = []
+    for method in ("eszsl", "class-gaussian", "tfvaegan"):
+        with _watching(method) as watch:
+            outcomes.append(run(build_task(data, "demo", method, "blind", seed, {}, None), watch))
+    rows = [outcome.row for outcome in outcomes]
+    _, yardstick, generative = outcomes
+    low, high = interval_of_difference(
+        generative.test.seen_labels,
+        [o.decisions[0].predict(o.gamma) == o.test.seen_labels for o in (generative, yardstick)],
+        generative.test.unseen_labels,
+        [o.decisions[1].predict(o.gamma) == o.test.unseen_labels for o in (generative, yardstick)],
+    )
+    verdict = _verdict(generative.row, yardstick.row, low, high)
+    page = write_report(out / "report.html", data, outcomes, rows, _command(), verdict)
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    _print_table(rows, f"{data.name}, split demo: {rows[0]['unseen_classes']} unseen classes, protocol blind, seed {seed}")
+    print(f"{verdict}\npage: {page}")
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List the methods."""
+    from unseen.methods import METHODS, Generative
+
+    entries = [
+        {
+            "name": m.name,
+            "title": m.title,
+            "kind": "generative" if isinstance(m, Generative) else "closed form",
+            "presets": list(m.presets) if isinstance(m, Generative) else [],
+        }
+        for m in METHODS.values()
+    ]
+    if as_json:
+        print(json.dumps(entries))
+        return
+    table = Table("name", "title", "kind", "published presets", box=None)
+    for entry in entries:
+        table.add_row(str(entry["name"]), str(entry["title"]), str(entry["kind"]), ", ".join(entry["presets"]))
+    Console().print(table)
+
+
+@data_app.command("info")
+def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
+    """Say what a data set holds, after checking it."""
+    from unseen.data import open_dataset
+
+    data = open_dataset(dataset)
+    info: dict[str, Any] = {
+        "name": data.name,
+        "rows": len(data.labels),
+        "feature_length": data.features.shape[1],
+        "classes": len(data.classes),
+        "embedding_length": data.classes.embeddings.shape[1],
+        "provenance": vars(data.provenance),
+        "features_hash": data.features_fingerprint,
+        "embeddings_hash": data.embeddings_fingerprint,
+        "splits": [
+            {
+                "name": s.name,
+                "seen": len(s.seen),
+                "unseen": len(s.unseen),
+                "train": len(s.train),
+                "test_seen": len(s.test_seen),
+                "test_unseen": len(s.test_unseen),
+                "hash": s.fingerprint,
+            }
+            for s in data.splits.values()
+        ],
+    }
+    if as_json:
+        print(json.dumps(info, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(
+        f"{info['name']}: {info['rows']} rows of length {info['feature_length']}, {info['classes']} classes with embeddings of "
+        f"length {info['embedding_length']}",
+        highlight=False,
+    )
+    for key, value in info["provenance"].items():
+        console.print(f"{key.replace('_', ' ')}: {value}", highlight=False, markup=False)
+    table = Table("split", "seen", "unseen", "train", "test_seen", "test_unseen", "fingerprint", box=None)
+    for s in info["splits"]:
+        numbers = [str(s[key]) for key in ("seen", "unseen", "train", "test_seen", "test_unseen")]
+        table.add_row(s["name"], *numbers, s["hash"][:12])
+    console.print(table)
+
+
+def build_task(
+    data: Dataset, split: str | None, method_name: str, protocol: str, seed: int, settings: dict[str, str], preset: str | None
+) -> Task:
+    """From what was typed to a task. Settings come from --preset, else what `blind` chose earlier on this very split and came
+    with the package, else the benchmark's published preset, else defaults from the data's size; --set changes them."""
+    import torch
+
+    from unseen.evaluation.protocol import PROTOCOLS, Task
+    from unseen.methods import ClosedForm, find_method, with_settings
+    from unseen.presets import read_preset, shipped_preset
+    from unseen.recipe import Recipe
+
+    method = find_method(method_name)
+    if protocol not in PROTOCOLS:
+        raise SettingsError(f"there is no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
+    split = data.split(split).name
+    selection = None
+    published = {} if isinstance(method, ClosedForm) else method.presets
+    chosen = None
+    if preset is not None and preset not in published:
+        if not Path(preset).exists():
+            raise SettingsError(f"'{preset}' is neither a preset of '{method_name}' ({', '.join(published)}) nor a file")
+        chosen = read_preset(Path(preset))
+    elif preset is None and protocol != "paper":
+        chosen = shipped_preset(method_name, data, split)
+    if chosen is not None:
+        hyperparameters, recipe, settings_from = chosen.build(method), chosen.recipe, "folds"
+        if protocol == "blind" and chosen.fits(data, split) and not settings:
+            selection = chosen.selection
+    elif preset is not None or data.name.lower() in published:
+        hyperparameters, recipe = published[preset or data.name.lower()]
+        settings_from = "published"
+    elif isinstance(method, ClosedForm):
+        hyperparameters, recipe, settings_from = method.hyperparameters(), Recipe(centred=True), "default"
+    else:
+        rows, d = len(data.split(split).train), data.features.shape[1]
+        hyperparameters, recipe = method.default(rows, d, data.classes.embeddings.shape[1])
+        settings_from = "default"
+    if settings:
+        hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
+        settings_from = f"user ({', '.join(settings)}), else {settings_from}"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Task(data, split, method, hyperparameters, recipe, settings_from, protocol, seed, selection, device)
+
+
+def _pairs(settings: list[str]) -> Iterator[tuple[str, str]]:
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise SettingsError(f"--set {text!r} is not of the form NAME=VALUE; write for example --set lr=0.001")
+        yield name.strip(), value.strip()
+
+
+def _verdict(generative: dict[str, Any], yardstick: dict[str, Any], low: float, high: float) -> str:
+    """Whether the generative method beat class-Gaussian, plainly."""
+    difference = 100 * (generative["H"] - yardstick["H"])
+    interval = f"95 % interval of the difference over test pictures {100 * low:+.1f} to {100 * high:+.1f}"
+    if low > 0:
+        return f"TF-VAEGAN beat class-Gaussian by {difference:.1f} points of H ({interval})."
+    if high < 0:
+        return f"TF-VAEGAN did not beat class-Gaussian: it is {-difference:.1f} points of H below it ({interval})."
+    word = "above" if difference > 0 else "below"
+    return f"TF-VAEGAN did not clearly beat class-Gaussian: {abs(difference):.1f} points of H {word} it ({interval})."
+
+
+def _print_table(rows: list[dict[str, Any]], caption: str) -> None:
+    """Percent in tables, fractions everywhere else."""
+    columns = ("method", "T1", "U", "S", "H", "95 % of H", "AUSUC", "H without γ", "pictures", "width", "steps", "seconds")
+    table = Table(*columns, title=caption, title_justify="left", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+        column.no_wrap = True
+
+    def percent(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.1f}"
+
+    for row in rows:
+        interval = row["H_interval"]
+        table.add_row(
+            row["method"],
+            *(percent(row[key]) for key in ("T1", "U", "S", "H")),
+            "–" if interval is None else f"{percent(interval[0])}–{percent(interval[1])}",
+            percent(row["AUSUC"]),
+            percent(row["H_without_gamma"]),
+            str(row["test_pictures"]),
+            str(row["hidden_width"] or "–"),
+            str(row["steps"] or "–"),
+            f"{row['seconds']:.0f}",
+        )
+    Console(width=max(120, Console().width)).print(table)
+
+
+@contextmanager
+def _watching(label: str = "") -> Iterator[Watch]:
+    """Progress on standard error: phase, steps, losses, speed and time left."""
+    from unseen.evaluation.protocol import Watch
+
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+        console=messages,
+        transient=True,
+    )
+    prefix = f"{label}: " if label else ""
+    with bar:
+        line = bar.add_task(prefix, total=None, speed="", losses="")
+
+        def on_phase(phase: str) -> None:
+            bar.reset(line, description=prefix + phase, total=None, speed="", losses="")
+            if not messages.is_terminal:
+                messages.print(prefix + phase, highlight=False)
+
+        def on_progress(progress: Progress) -> None:
+            bar.update(
+                line,
+                completed=progress.step,
+                total=progress.steps,
+                speed=f"{progress.steps_per_second:.1f} steps/s, {progress.seconds_left:.0f} s left",
+                losses="  ".join(f"{name} {value:.3g}" for name, value in progress.losses.items()),
+            )
+
+        yield Watch(None, on_phase, on_progress)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    messages.print(f"note: {message}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _command() -> str:
+    return shlex.join(["unseen", *sys.argv[1:]])

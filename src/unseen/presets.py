@@ -1,0 +1,102 @@
+"""Settings as files: what `blind` chose on the folds of a split, with the command that made it.
+
+A preset that was chosen on the very split it is used on (same features, embeddings and rows) is taken as that split's
+selection; anywhere else it is only a starting point.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from unseen.data.dataset import Dataset
+from unseen.errors import DataError, SettingsError
+from unseen.evaluation.selection import Selection
+from unseen.methods import ClosedForm, Generative
+from unseen.recipe import Recipe
+from unseen.storage import read_json, write_json
+
+SHIPPED = Path(__file__).parent / "methods" / "presets"
+FORMAT = "unseen-preset"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Hyper-parameters and recipe, and where they were chosen.
+
+    Args:
+        method: name of the method they belong to.
+        hyperparameters: by name.
+        recipe: what surrounds the method.
+        selection: what was chosen and from what.
+        chosen_for: hashes of features, embeddings and split.
+        command: what made the file.
+    """
+
+    method: str
+    hyperparameters: dict[str, Any]
+    recipe: Recipe
+    selection: Selection
+    chosen_for: dict[str, str]
+    command: str
+
+    def fits(self, dataset: Dataset, split: str) -> bool:
+        """Whether the choices were made on this very split of this very data."""
+        return self.chosen_for == identity(dataset, split)
+
+    def build(self, method: Generative | ClosedForm) -> Any:
+        """The method's hyper-parameters as it takes them.
+
+        Raises SettingsError when the preset belongs to another method or another version of it.
+        """
+        if self.method != method.name:
+            raise SettingsError(f"the preset is for method '{self.method}', not for '{method.name}'; choose another")
+        try:
+            if isinstance(method, ClosedForm):
+                return method.hyperparameters(**self.hyperparameters)
+            return method.default(1, 1, 1)[0].__class__(**self.hyperparameters)
+        except TypeError as error:
+            raise SettingsError(f"the preset does not fit this version of '{method.name}' ({error}); make it anew") from error
+
+
+def identity(dataset: Dataset, split: str) -> dict[str, str]:
+    """Hashes of everything that a choice on folds depends on."""
+    return {
+        "features": dataset.features_fingerprint,
+        "embeddings": dataset.embeddings_fingerprint,
+        "split": dataset.split(split).fingerprint,
+    }
+
+
+def write_preset(path: Path, preset: Preset) -> None:
+    """Write a preset as JSON, atomically."""
+    write_json(path, {"format": FORMAT, **asdict(preset)})
+
+
+def read_preset(path: Path) -> Preset:
+    """Read a preset.
+
+    Raises DataError when the file is missing, foreign or damaged.
+    """
+    entry = read_json(path)
+    try:
+        if entry.pop("format") != FORMAT:
+            raise KeyError("format")
+        known = {f.name for f in fields(Recipe)}
+        if unknown := set(entry["recipe"]) - known:
+            raise KeyError(f"unknown recipe setting {', '.join(sorted(unknown))}")
+        return Preset(**{**entry, "recipe": Recipe(**entry["recipe"]), "selection": Selection(**entry["selection"])})
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a preset of this version ({error}); make it anew with --save-preset") from error
+
+
+def shipped_preset(method: str, dataset: Dataset, split: str) -> Preset | None:
+    """The preset that comes with the package for this method on this very split, if there is one."""
+    for path in sorted(SHIPPED.glob(f"*-{method}.json")):
+        if json.loads(path.read_text())["chosen_for"]["split"] == dataset.split(split).fingerprint:
+            preset = read_preset(path)
+            if preset.method == method and preset.fits(dataset, split):
+                return preset
+    return None

@@ -1,7 +1,7 @@
-"""The ordinary classifier at the end: a linear softmax on real seen and synthetic unseen features.
+"""The ordinary classifier at the end, linear, on real seen and synthetic unseen features.
 
 Rows are assembled once into one matrix on the device; training picks batches from it by index and never permutes or copies
-it. Gradients of a linear softmax are two matrix products, so no graph is built.
+it. Gradients of the published linear softmax are two matrix products, so no graph is built.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unseen.methods.base import ClassStreams, GenerativeMethod, LinearScores, Streams
+from unseen.linear import LinearScores, discriminant
+from unseen.methods.base import ClassStreams, GenerativeMethod, Streams
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
 
@@ -66,13 +67,20 @@ def classifier_rows(method: GenerativeMethod, view: ScaledView, rows_per_class: 
     return ClassifierRows(features, labels, torch.ones(len(labels), device=view.device), len(ids))
 
 
+def fit_final_classifier(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> LinearScores:
+    """Fit the classifier that the recipe names."""
+    if recipe.classifier == "gaussian":
+        return fit_gaussian(rows, class_ids, recipe)
+    return fit_linear_softmax(rows, class_ids, recipe, seed)
+
+
 def fit_linear_softmax(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> LinearScores:
     """Fit by Adam on the weighted mean of −log softmax, plus ½ decay ‖W‖².
 
     Args:
         rows: what to fit on; every label must be in `class_ids`.
         class_ids: sorted ids; the scores come in this order.
-        recipe: learning rate, epochs, batch size, decay, standardise.
+        recipe: learning rate, epochs, batch size, decay, balanced.
         seed: of the initial weights N(0, 0.02²) and the order of rows.
     """
     for fitted in fit_by_epoch(rows, class_ids, recipe, seed):
@@ -87,11 +95,9 @@ def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: 
     count, width = rows.features.shape
     per_class = rows.synthetic // max(1, len(torch.unique(rows.labels[count - rows.synthetic :])))
     batch = min(count, recipe.classifier_batch or max(1, per_class))
-    shift = torch.zeros(width, device=rows.features.device)
-    scale = torch.ones_like(shift)
-    if recipe.standardise:
-        shift = rows.features.mean(dim=0)
-        scale = 1 / rows.features.std(dim=0).clamp_min(1e-6)
+    weights = rows.weights
+    if recipe.balanced:
+        weights = weights / torch.zeros(len(class_ids), device=weights.device).index_add_(0, targets, weights)[targets]
     weight = 0.02 * streams.normal("initial classifier", len(class_ids), width)
     bias = torch.zeros(len(class_ids), device=weight.device)
     optimiser = torch.optim.Adam([weight, bias], recipe.classifier_lr, (0.5, 0.999), fused=True)
@@ -102,13 +108,33 @@ def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: 
             if len(order) < batch:
                 order = torch.cat([order, torch.randperm(count, generator=streams["row order"], device=weight.device)])
             picked, order = order[:batch], order[batch:]
-            x = (rows.features[picked] - shift) * scale
-            share = rows.weights[picked] / rows.weights[picked].sum()
+            x = rows.features[picked]
+            share = weights[picked] / weights[picked].sum()
             error = torch.softmax(x @ weight.T + bias, dim=1)
             error[torch.arange(batch, device=weight.device), targets[picked]] -= 1
             error *= share[:, None]
             weight.grad = error.T @ x + recipe.classifier_decay * weight
             bias.grad = error.sum(dim=0)
             optimiser.step()
-        scaled = weight * scale
-        yield LinearScores(scaled, bias - scaled @ shift)
+        yield LinearScores(weight.clone(), bias.clone())
+
+
+def fit_gaussian(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe) -> LinearScores:
+    """A linear discriminant: weighted class means, and the within-class covariance of the *real* rows, shrunk; equal priors.
+
+    The spread of synthetic rows around their means is the generator's, not the world's, so it is left out.
+
+    Args:
+        rows: what to fit on; if all are synthetic their own covariance is used.
+        class_ids: sorted ids; the scores come in this order.
+        recipe: shrinkage.
+    """
+    targets = torch.searchsorted(class_ids, rows.labels)
+    x = rows.features.double()
+    weights = rows.weights.double()
+    total = torch.zeros(len(class_ids), dtype=x.dtype, device=x.device).index_add_(0, targets, weights)
+    means = torch.zeros(len(class_ids), x.shape[1], dtype=x.dtype, device=x.device)
+    means = means.index_add_(0, targets, x * weights[:, None]) / total[:, None]
+    real = len(x) - rows.synthetic or len(x)
+    within = x[:real] - means[targets[:real]]
+    return discriminant(means, within.T @ within / max(1, real - len(torch.unique(targets[:real]))), recipe.shrinkage)

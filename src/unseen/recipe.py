@@ -6,6 +6,7 @@ A published preset states a recipe beside its hyper-parameters; `blind` chooses 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from unseen.scaling import Scaling
 
@@ -21,10 +22,12 @@ class Recipe:
         epochs: the paper's epochs; a nominal length, as batches are independent draws.
         synthetic: rows synthesised per unseen class; 0 takes `synthetic_ratio`.
         synthetic_ratio: the same, relative to the mean number of training rows of a seen class.
+        classifier: `softmax` as published, or `gaussian`: a linear discriminant on the same rows.
+        balanced: every class counts the same in the softmax's loss, however many rows it has.
+        shrinkage: of the gaussian classifier's covariance.
         classifier_lr, classifier_epochs, classifier_batch: Adam on the final linear softmax; batch 0 takes the number of
             synthetic rows per class, as published.
         classifier_decay: weight of ½‖W‖² in the classifier's mean loss.
-        standardise: scale every column of the classifier's input to unit variance on its training rows.
         gamma: subtracted from the scores of seen classes, in units of the spread of the margin (max seen − max unseen)
             on the classifier's training rows.
     """
@@ -35,11 +38,13 @@ class Recipe:
     epochs: int = 0
     synthetic: int = 0
     synthetic_ratio: float = 1.0
+    classifier: Literal["softmax", "gaussian"] = "softmax"
+    balanced: bool = False
+    shrinkage: float = 0.1
     classifier_lr: float = 1e-3
     classifier_epochs: int = 25
     classifier_batch: int = 0
     classifier_decay: float = 0.0
-    standardise: bool = False
     gamma: float = 0.0
 
     def rows_per_class(self, mean_seen_count: float) -> int:

@@ -26,8 +26,9 @@ from unseen.errors import DataError, RunError
 from unseen.evaluation.predictor import Predictor
 from unseen.evaluation.protocol import Outcome, Task, Watch, measure, run
 from unseen.evaluation.selection import Selection
+from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, find_method
-from unseen.methods.base import GenerativeMethod, LinearScores
+from unseen.methods.base import GenerativeMethod
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
 from unseen.storage import hash_of, read_arrays, read_json, write_arrays, write_json, write_text

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from unseen.data.dataset import Ids, TestRows
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve
-from unseen.final_classifier import ROWS_AT_ONCE, ClassifierRows, fit_linear_softmax
-from unseen.methods.base import LinearScores
+from unseen.final_classifier import ROWS_AT_ONCE, ClassifierRows, fit_final_classifier
+from unseen.linear import LinearScores
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
 
@@ -96,13 +96,13 @@ def generative_predictor(
 ) -> Predictor:
     """Fit the final classifiers on represented rows: over all classes, and (for T1) over unseen ones on synthetic rows."""
     both = torch.cat([view.seen, view.unseen]).sort().values
-    generalized = fit_linear_softmax(rows, both, recipe, seed)
+    generalized = fit_final_classifier(rows, both, recipe, seed)
     return Predictor(
         scaler=scaler,
         represent=represent,
         generalized=generalized,
-        conventional=fit_linear_softmax(rows.only_synthetic(), view.unseen, recipe, seed)
-        if with_conventional
+        conventional=fit_final_classifier(rows.only_synthetic(), view.unseen, recipe, seed)
+        if with_conventional and recipe.classifier == "softmax"
         else generalized.only(view.unseen),
         seen=view.seen.cpu().numpy(),
         unseen=view.unseen.cpu().numpy(),

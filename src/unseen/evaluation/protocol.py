@@ -34,8 +34,9 @@ from unseen.evaluation.metrics import (
 from unseen.evaluation.predictor import Predictor, closed_form_predictor, generative_predictor
 from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
 from unseen.final_classifier import classifier_rows, fit_by_epoch, represent
+from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, Generative
-from unseen.methods.base import GenerativeMethod, LinearScores, stream_seed
+from unseen.methods.base import GenerativeMethod, stream_seed
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
 from unseen.storage import hash_of

@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from unseen.linear import LinearScores
 from unseen.scaling import ScaledView, Scaling
 
 Draw = Callable[[], tuple[Tensor, Tensor]]
@@ -125,26 +126,6 @@ class GenerativeMethod(Protocol):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly where `state` was taken."""
         ...
-
-
-@dataclass(frozen=True)
-class LinearScores:
-    """Scores x Wᵀ + b: what every closed-form method and every final classifier comes down to.
-
-    Args:
-        weight: (C, d); bias: (C,).
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(n, d) → (n, C) scores; a higher one is likelier."""
-        return x @ self.weight.T + self.bias
-
-    def only(self, class_ids: Tensor) -> LinearScores:
-        """The scores of these classes, in this order."""
-        return LinearScores(self.weight[class_ids], self.bias[class_ids])
 
 
 class ClosedFormMethod(Protocol):

@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
-from unseen.methods.base import LinearScores
+from unseen.linear import LinearScores, discriminant
 from unseen.methods.prototype import class_prototypes
 from unseen.scaling import ScaledView, Scaling
 
@@ -44,8 +42,4 @@ class ClassGaussian:
         means = class_prototypes(view, self.ridge)
         within = x - means[view.labels]
         covariance = within.T @ within / max(1, len(x) - len(view.seen))
-        d = x.shape[1]
-        shrunk = (1 - self.shrinkage) * covariance
-        shrunk += self.shrinkage * covariance.trace() / d * torch.eye(d, dtype=x.dtype, device=x.device)
-        weight = torch.linalg.solve(shrunk, means.T).T
-        return LinearScores(weight.float(), (-0.5 * (weight * means).sum(dim=1)).float())
+        return discriminant(means, covariance, self.shrinkage)

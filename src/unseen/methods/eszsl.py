@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import LinearScores
+from unseen.linear import LinearScores
 from unseen.scaling import ScaledView, Scaling
 
 

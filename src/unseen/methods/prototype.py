@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unseen.methods.base import LinearScores
+from unseen.linear import LinearScores
 from unseen.scaling import ScaledView, Scaling
 
 

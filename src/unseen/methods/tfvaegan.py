@@ -48,7 +48,8 @@ class Hyperparameters:
         critic_iterations: critic (and decoder) updates for each generator update.
         lr: of encoder, generator and critic.
         decoder_lr, feedback_lr: of Dec and of F.
-        gamma_D, gamma_G: weight of the critic's loss, and of the adversarial term in the generator's.
+        gamma_D, gamma_G: weight of the critic's loss, and of the adversarial term in the generator's; gamma_G 0 leaves the
+            critic out.
         beta: weight of the semantic reconstruction. 0 leaves the decoder out, and with it transform and feedback.
         a1, a2: weight of the feedback in training and in synthesis.
         feedback_loops: loops an epoch; the second one trains with feedback. 1 leaves the feedback module out.
@@ -61,7 +62,10 @@ class Hyperparameters:
         freeze_decoder: Dec learns from real features alone.
         transform: the final classifier sees [x, ĉ, r] instead of x.
         sigma: standard deviation of the Gaussian reconstruction, where features leave [0, 1].
-        decay: weight decay of E, G and Dec (not in the paper).
+        embedding_noise: expected length of Gaussian noise added to the unit vector c wherever it conditions E, G and D in
+            training. Not in the paper: it keeps G from learning the few seen embeddings by heart.
+        output_noise: standard deviation of Gaussian noise on synthetic features. Not in the paper, whose Bernoulli
+            output needs none: under the Gaussian reconstruction a sample of p(x | z) is x̂ + σε.
     """
 
     hidden: int = 4096
@@ -84,7 +88,8 @@ class Hyperparameters:
     freeze_decoder: bool = False
     transform: bool = True
     sigma: float = 1.0
-    decay: float = 0.0
+    embedding_noise: float = 0.0
+    output_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.beta == 0 and (self.transform or self.feedback_loops > 1):
@@ -309,7 +314,7 @@ class TFVAEGAN(nn.Module):
         self.latent = settings.latent or a
         self.encoder = Encoder(d, a, self.latent, hidden)
         self.generator = Generator(d, a, self.latent, hidden, view.unit_interval)
-        self.critic = Critic(d, a, hidden)
+        self.critic = Critic(d, a, hidden) if settings.gamma_G > 0 else None
         self.decoder = Decoder(d, a, hidden) if settings.beta > 0 else None
         self.feedback = Feedback(hidden) if settings.feedback_loops > 1 else None
         self.register_buffer("penalty_weight", torch.tensor(settings.penalty))
@@ -319,12 +324,13 @@ class TFVAEGAN(nn.Module):
 
         # The encoder keeps Adam's default betas in the released code; easy to miss.
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "encoder": _adam(self.encoder, settings.lr, beta1=0.9, decay=settings.decay),
-            "generator": _adam(self.generator, settings.lr, decay=settings.decay),
-            "critic": _adam(self.critic, settings.lr),
+            "encoder": _adam(self.encoder, settings.lr, beta1=0.9),
+            "generator": _adam(self.generator, settings.lr),
         }
+        if self.critic is not None:
+            self.optimisers["critic"] = _adam(self.critic, settings.lr)
         if self.decoder is not None:
-            self.optimisers["decoder"] = _adam(self.decoder, settings.decoder_lr, decay=settings.decay)
+            self.optimisers["decoder"] = _adam(self.decoder, settings.decoder_lr)
         if self.feedback is not None:
             self.optimisers["feedback"] = _adam(self.feedback, settings.feedback_lr)
 
@@ -341,16 +347,19 @@ class TFVAEGAN(nn.Module):
         for _ in range(self.settings.critic_iterations):
             x, y = draw()
             c = self.embeddings[y]
+            condition = self._perturb(c)
             if self.decoder is not None:
                 log["decoder"] = self._update_decoder(self.decoder, x, c)
-            fake = self._fake_for_critic(x, c, with_feedback)
-            penalty, log["wasserstein"] = self._update_critic(x, fake, c)
-            penalties.append(penalty)
-        log["penalty"] = torch.stack(penalties).mean()
-        if self.settings.adaptive_penalty:
-            self._adapt_penalty(log["penalty"])
-        log["lambda"] = self.penalty_weight.clone()
-        return log | self._update_generator(x, c, with_feedback)
+            if self.critic is not None:
+                fake = self._fake_for_critic(x, condition, with_feedback)
+                penalty, log["wasserstein"] = self._update_critic(self.critic, x, fake, condition)
+                penalties.append(penalty)
+        if penalties:
+            log["penalty"] = torch.stack(penalties).mean()
+            if self.settings.adaptive_penalty:
+                self._adapt_penalty(log["penalty"])
+            log["lambda"] = self.penalty_weight.clone()
+        return log | self._update_generator(x, c, condition, with_feedback)
 
     def _update_decoder(self, decoder: Decoder, x: Tensor, c: Tensor) -> Tensor:
         """Minimise βR(Dec(x), c) on real features."""
@@ -368,11 +377,11 @@ class TFVAEGAN(nn.Module):
         return self._generate(noise, c, self.settings.a1 if with_feedback else 0.0)
 
     @torch.no_grad()
-    def _update_critic(self, x: Tensor, fake: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    def _update_critic(self, critic: Critic, x: Tensor, fake: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Minimise γ_D · (mean D(x̂) − mean D(x) + λP); see `critic_gradients`."""
         t = self.streams.uniform("penalty mixture", len(x), 1, dtype=x.dtype)
-        gradients, penalty, wasserstein = critic_gradients(self.critic, x, fake, c, t, self.penalty_weight)
-        for name, parameter in self.critic.named_parameters():
+        gradients, penalty, wasserstein = critic_gradients(critic, x, fake, c, t, self.penalty_weight)
+        for name, parameter in critic.named_parameters():
             parameter.grad = self.settings.gamma_D * gradients[name]
         self.optimisers["critic"].step()
         return penalty, wasserstein
@@ -383,29 +392,27 @@ class TFVAEGAN(nn.Module):
         weight = self.penalty_weight
         weight.mul_(torch.where(penalty > 1.05, 1.1, torch.where(penalty < 1.001, 1 / 1.1, 1.0)))
 
-    def _update_generator(self, x: Tensor, c: Tensor, with_feedback: bool) -> dict[str, Tensor]:
+    def _update_generator(self, x: Tensor, c: Tensor, condition: Tensor, with_feedback: bool) -> dict[str, Tensor]:
         """Minimise L_vae − γ_G · mean D(x̂, c) + βR(Dec(x̂), c) over E, G and, in the feedback loop, F; D is frozen.
 
         Dec steps on the last term too, unless frozen. The feedback latent is detached, so that term alone reaches Dec and
-        one backward pass serves both.
+        one backward pass serves both. `condition` is c, perturbed where `embedding_noise` asks for it.
         """
         s = self.settings
         a1 = s.a1 if with_feedback else 0.0
-        mean, log_variance = self.encoder(x, c)
+        mean, log_variance = self.encoder(x, condition)
         z = mean + torch.exp(log_variance / 2) * self.streams.normal("encoder noise", *mean.shape, dtype=x.dtype)
-        latent = self._feedback_latent(z, c) if a1 > 0 else None
-        x_hat = self._refine(z, c, a1, latent)
+        x_hat = self._generate(z, condition, a1)
         vae = vae_loss(x_hat, x, mean, log_variance, None if self.generator.unit_interval else s.sigma)
         if not s.encoded_noise:
             prior = self.streams.normal("generator noise", *mean.shape, dtype=x.dtype)
-            if a1 > 0 and s.feedback_from == "generated":
-                latent = self._feedback_latent(prior, c)
-            elif a1 > 0 and self.decoder is not None:
-                latent = self.decoder.hidden(x_hat).detach()
-            x_hat = self._refine(prior, c, a1, latent)
-        adversarial = -self.critic(x_hat, c).mean()
-        loss = vae + s.gamma_G * adversarial
-        log = {"vae": vae.detach(), "adversarial": adversarial.detach()}
+            fed_back = x_hat.detach() if s.feedback_from == "reconstruction" else None
+            x_hat = self._generate(prior, condition, a1, fed_back)
+        loss, log = vae, {"vae": vae.detach()}
+        if self.critic is not None:
+            adversarial = -self.critic(x_hat, condition).mean()
+            loss = loss + s.gamma_G * adversarial
+            log["adversarial"] = adversarial.detach()
         if self.decoder is not None:
             semantic = semantic_reconstruction(self.decoder(x_hat), c)
             loss = loss + s.beta * semantic
@@ -430,27 +437,35 @@ class TFVAEGAN(nn.Module):
 
     # -- generation
 
-    def _generate(self, z: Tensor, c: Tensor, weight: float) -> Tensor:
-        """G(z, c), refined by feedback of this weight; 0 makes it one plain pass."""
-        return self._refine(z, c, weight, self._feedback_latent(z, c) if weight > 0 else None)
+    def _perturb(self, c: Tensor) -> Tensor:
+        """c plus noise of expected length `embedding_noise`."""
+        if self.settings.embedding_noise == 0:
+            return c
+        noise = self.streams.normal("embedding noise", *c.shape, dtype=c.dtype)
+        length: float = self.settings.embedding_noise / c.shape[1] ** 0.5
+        return c + length * noise
 
-    @torch.no_grad()
-    def _feedback_latent(self, z: Tensor, c: Tensor) -> Tensor | None:
-        """r = Dec.hidden(G(z, c)). The paper stops the gradient here, so the first pass needs no graph."""
-        return None if self.decoder is None else self.decoder.hidden(self.generator(z, c))
+    def _generate(self, z: Tensor, c: Tensor, weight: float, fed_back: Tensor | None = None) -> Tensor:
+        """G(z, c), or with feedback of this weight G(z, c; a·F(Dec.hidden(x₀))).
 
-    def _refine(self, z: Tensor, c: Tensor, weight: float, latent: Tensor | None) -> Tensor:
-        """G(z, c; a·F(r))."""
-        if latent is None or self.feedback is None:
+        x₀ is G(z, c) unless `fed_back` is given. The paper stops the gradient at the hidden features, so the first pass
+        builds no graph, and neither G nor Dec learns through it.
+        """
+        if weight == 0 or self.decoder is None or self.feedback is None:
             return cast(Tensor, self.generator(z, c))
-        return cast(Tensor, self.generator(z, c, weight * self.feedback(latent)))
+        with torch.no_grad():
+            r = self.decoder.hidden(self.generator(z, c) if fed_back is None else fed_back)
+        return cast(Tensor, self.generator(z, c, weight * self.feedback(r)))
 
     @torch.no_grad()
     def sample(self, class_ids: Tensor, streams: ClassStreams) -> Tensor:
         """(n,) class ids → (n, d): z from the prior, one feedback pass of weight a2."""
         c = self.embeddings[class_ids]
         z = streams.normal(class_ids, self.latent).to(c.dtype)
-        return self._generate(z, c, self.settings.a2 if self.feedback is not None else 0.0)
+        x_hat = self._generate(z, c, self.settings.a2)
+        if self.settings.output_noise > 0:
+            x_hat = x_hat + self.settings.output_noise * streams.normal(class_ids, x_hat.shape[1]).to(c.dtype)
+        return x_hat
 
     @torch.no_grad()
     def represent(self, x: Tensor) -> Tensor:
@@ -486,8 +501,8 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _adam(module: nn.Module, lr: float, beta1: float = 0.5, decay: float = 0.0) -> torch.optim.Optimizer:
-    return torch.optim.Adam(module.parameters(), lr, (beta1, 0.999), weight_decay=decay, fused=True)
+def _adam(module: nn.Module, lr: float, beta1: float = 0.5) -> torch.optim.Optimizer:
+    return torch.optim.Adam(module.parameters(), lr, (beta1, 0.999), fused=True)
 
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

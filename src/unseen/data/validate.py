@@ -233,8 +233,8 @@ def _check_whole_groups(table: ClassTable, split: Split) -> None:
     for i in split.unseen:
         if (other := seen_of.get(table.groups[i])) is not None:
             raise DataError(
-                f"split '{split.name}' is by group, but group {table.groups[i]!r} has seen classes ({table.names[other]!r}) and "
-                f"unseen ones ({table.names[i]!r}); hold out whole groups or set by_group to false"
+                f"split '{split.name}' is by group, but group {table.groups[i]!r} has seen classes ({table.names[other]!r}) "
+                f"and unseen ones ({table.names[i]!r}); hold out whole groups or set by_group to false"
             )
 
 

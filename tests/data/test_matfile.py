@@ -191,6 +191,18 @@ def test_the_child_limits_its_memory_and_its_time_and_leaves_no_core_file() -> N
     assert out.stdout.strip() == f"({3 * 2**30}, {3 * 2**30}) (7, 7) (0, 0)"
 
 
+@pytest.mark.parametrize(
+    "answer", [{"problem": "missing", "found": ["\x1b[2J\n"]}, {"problem": "damaged", "detail": "\x1b[2J\n"}]
+)
+def test_what_a_file_says_cannot_command_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    (tmp_path / "m.mat").write_bytes(b"x")
+    done = subprocess.CompletedProcess([], 0, json.dumps(answer).encode())
+    monkeypatch.setattr(matfile, "_run_child", lambda job, seconds: done)
+    assert "�[2J�" in sentence(tmp_path / "m.mat")
+
+
 def test_the_limits_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features of a large set come in files of gigabytes, which take their time and several times their size in memory."""
     asked: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import struct
 import subprocess
 import sys
@@ -188,6 +189,39 @@ def test_the_child_limits_its_memory_and_its_time_and_leaves_no_core_file() -> N
     )
     out = subprocess.run([sys.executable, "-I", "-c", program, str(matfile.CHILD)], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == f"({3 * 2**30}, {3 * 2**30}) (7, 7) (0, 0)"
+
+
+@pytest.mark.parametrize(
+    "answer", [{"problem": "missing", "found": ["\x1b[2J\n"]}, {"problem": "damaged", "detail": "\x1b[2J\n"}]
+)
+def test_what_a_file_says_cannot_command_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    (tmp_path / "m.mat").write_bytes(b"x")
+    done = subprocess.CompletedProcess([], 0, json.dumps(answer).encode())
+    monkeypatch.setattr(matfile, "_run_child", lambda job, seconds: done)
+    assert "�[2J�" in sentence(tmp_path / "m.mat")
+
+
+def test_the_limits_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features of a large set come in files of gigabytes, which take their time and several times their size in memory."""
+    asked: dict[str, Any] = {}
+
+    def record(job: str, seconds: float) -> subprocess.CompletedProcess[bytes]:
+        asked.update(json.loads(job), seconds=seconds)
+        return subprocess.CompletedProcess([], -9, b"")
+
+    monkeypatch.setattr(matfile, "_run_child", record)
+    with (tmp_path / "large.mat").open("wb") as file:
+        file.write(b"MATLAB 5.0 MAT-file")
+        file.truncate(3 * 10**9)
+    assert "SIGKILL" in sentence(tmp_path / "large.mat")
+    assert asked["seconds"] == asked["cpu_seconds"] == pytest.approx(609)
+    assert asked["memory_bytes"] == 2 * 2**30 + 72 * 10**9
+    with (tmp_path / "large.mat").open("r+b") as file:
+        file.truncate(135_000)
+    sentence(tmp_path / "large.mat")
+    assert asked["seconds"] < 10
 
 
 # --- two hundred damaged files

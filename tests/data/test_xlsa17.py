@@ -16,14 +16,15 @@ from unseen.errors import DataError
 
 Content = dict[str, Any]
 
-# The benchmarks as they are known: rows (train, test_seen, test_unseen), classes (seen, unseen), embedding length, features d
-FACTS: dict[str, tuple[tuple[int, int, int], tuple[int, int], int, int]] = {
-    "AWA1": ((19832, 4958, 5685), (40, 10), 85, 16),
-    "AWA2": ((23527, 5882, 7913), (40, 10), 85, 16),
-    "CUB": ((7057, 1764, 2967), (150, 50), 1024, 2048),
-    "SUN": ((10320, 2580, 1440), (645, 72), 102, 16),
-    "FLO": ((5631, 1403, 1155), (82, 20), 1024, 16),
-    "APY": ((5932, 1483, 7924), (20, 12), 64, 16),
+# The benchmarks as they are known: rows (train, test_seen, test_unseen), classes (seen, unseen), embedding length; then the
+# feature length to simulate, and how the fingerprint of the split file begins (APY's follows from the labels made up below).
+FACTS: dict[str, tuple[tuple[int, int, int], tuple[int, int], int, int, str]] = {
+    "AWA1": ((19832, 4958, 5685), (40, 10), 85, 16, "3e78c711"),
+    "AWA2": ((23527, 5882, 7913), (40, 10), 85, 16, "07b6030c"),
+    "CUB": ((7057, 1764, 2967), (150, 50), 1024, 2048, "4ab816ad"),
+    "SUN": ((10320, 2580, 1440), (645, 72), 102, 16, "6faa4100"),
+    "FLO": ((5631, 1403, 1155), (82, 20), 1024, 16, "f7b0cc7b"),
+    "APY": ((5932, 1483, 7924), (20, 12), 64, 16, "a72cd30b"),
 }
 LABELS = {
     "AWA1": "awa1-bow/labels.npy",
@@ -52,7 +53,7 @@ def test_the_six_benchmarks_at_full_size(name: str, tmp_path: Path, shared_data:
     (split_file,) = (shared_data / "xlsa17-splits" / name).glob("*.mat")
     table = loadmat(split_file)
     labels = labels_of(name, shared_data, table)
-    sizes, (seen, unseen), a, d = FACTS[name]
+    sizes, (seen, unseen), a, d, begins = FACTS[name]
     folder = tmp_path / name
     folder.mkdir()
     (folder / split_file.name).write_bytes(split_file.read_bytes())
@@ -77,7 +78,8 @@ def test_the_six_benchmarks_at_full_size(name: str, tmp_path: Path, shared_data:
         assert found.classes.names[-1] == "class 102"
     else:
         assert found.classes.names == tuple(str(cell[0][0]) for cell in stored)
-    assert split.name == f"{split_file.stem}-{split.fingerprint[:8]}"
+    assert split.name == f"{split_file.stem}-{begins}"
+    assert split.fingerprint.startswith(begins)
     assert split.fingerprint[:16] in found.provenance.source
 
 
@@ -303,6 +305,18 @@ def test_uint16_rows_in_a_set_too_large_for_them_are_refused(tmp_path: Path, qui
     table: Content = {key: np.array(value, np.uint16)[:, None] for key, value in rows.items()} | {"att": np.eye(2)}
     folder = write(tmp_path / "large", {"features": np.ones((1, count), np.float32), "labels": labels}, table)
     with pytest.raises(DataError, match=r"'trainval_loc' in .* is stored as uint16, too narrow to count 70000 pictures"):
+        read_xlsa17(folder)
+
+
+def test_files_of_two_sets_are_suspected(tmp_path: Path, quick_reader: None) -> None:
+    """AWA1's split file beside AWA2's features: every number is in range, and nothing fits."""
+    pictures, table = small()
+    pictures["features"] = np.random.default_rng(0).random((5, 14))
+    pictures["labels"] = np.repeat([1, 2, 3, 4], [5, 3, 3, 3])[:, None]
+    folder = write(tmp_path / "mixed", pictures, table)
+    with pytest.raises(
+        DataError, match=r"names 12 of the 14 pictures in res101\.mat: check that the two files belong together"
+    ):
         read_xlsa17(folder)
 
 

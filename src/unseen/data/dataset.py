@@ -99,7 +99,7 @@ class Split:
     def fingerprint(self) -> str:
         """SHA-256 of the three index arrays and the two class lists, each sorted: the order of rows is no part of it."""
         parts = (self.train, self.test_seen, self.test_unseen, self.seen, self.unseen)
-        return fingerprint(*(np.sort(part) for part in parts))
+        return fingerprint(*(np.sort(part).astype(np.int64) for part in parts))
 
 
 @dataclass(frozen=True)

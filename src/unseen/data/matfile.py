@@ -152,7 +152,7 @@ def _run_child(job: str, seconds: float) -> subprocess.CompletedProcess[bytes]:
 def _explained(path: Path, answer: dict[str, Any], required: Sequence[str], memory: int) -> DataError | RunError:
     problem = answer["problem"]
     if problem == "missing":
-        found = answer["found"]
+        found = [_printable(name) for name in answer["found"]]
         absent = ", ".join(f"'{name}'" for name in required if name not in found) or "a variable that can be read"
         shown = (", ".join(found[:12]) + (", …" if len(found) > 12 else ""))[:300] or "nothing"
         return DataError(
@@ -180,7 +180,12 @@ def _explained(path: Path, answer: dict[str, Any], required: Sequence[str], memo
 
 
 def _damaged(path: Path, how: str) -> DataError:
-    return DataError(f"{path} is damaged or is not a MATLAB file ({how}); download or save it again")
+    return DataError(f"{path} is damaged or is not a MATLAB file ({_printable(how)}); download or save it again")
+
+
+def _printable(text: str) -> str:
+    """Text that came out of a file, fit for a sentence in a terminal."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def _version_73(path: Path) -> DataError:

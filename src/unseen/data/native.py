@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from unseen.data.dataset import ClassTable, Dataset, Pictures, Provenance, Split
 from unseen.data.validate import validate
-from unseen.errors import DataError
+from unseen.errors import DataError, RunError
 from unseen.storage import fingerprint, read_arrays, read_json, replace_folder, write_arrays, write_json
 
 FORMAT = "unseen-dataset"
 VERSION = 1
+FEATURE_FILE = re.compile(r"features(-\d{1,9})?\.safetensors")
 SPLIT_ARRAYS = ("train", "test_seen", "test_unseen", "seen", "unseen")
 
 
@@ -36,8 +38,7 @@ def save(dataset: Dataset, folder: Path, largest_file: int = 2**40) -> None:
         RunError: the disk refuses.
     """
     validate(dataset)
-    if folder.exists() and not (folder / "dataset.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not a data set of ours; choose another name, nothing was written")
+    _check_replaceable(folder)
 
     def fill(temporary: Path) -> None:
         rows = max(1, largest_file // dataset.features[:1].nbytes)
@@ -81,6 +82,27 @@ def save(dataset: Dataset, folder: Path, largest_file: int = 2**40) -> None:
     replace_folder(folder, fill)
 
 
+def _check_replaceable(folder: Path) -> None:
+    """Replacing a folder deletes what is in it, so it has to be a data set of ours and nothing else."""
+    try:
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return
+        ours = folder.is_dir() and read_json(folder / "dataset.json").get("format") == FORMAT
+        present = sorted(entry.name for entry in folder.iterdir()) if ours else []
+    except DataError:
+        ours = False
+    except OSError as error:
+        raise RunError(f"cannot look into {folder} ({error.strerror}); choose another name, nothing was written") from error
+    if not ours:
+        raise DataError(f"{folder} exists and is not a data set of ours; choose another name, nothing was written")
+    for name in present:
+        if name not in ("dataset.json", "table.safetensors", "pictures") and not FEATURE_FILE.fullmatch(name):
+            raise DataError(
+                f"{folder} would be replaced, but it also holds {name!r}, which no data set of ours holds; "
+                "move it or choose another name, nothing was written"
+            )
+
+
 def load(folder: Path) -> Dataset:
     """Read a data set that `save` wrote; features stay on disk until they are used.
 
@@ -93,22 +115,24 @@ def load(folder: Path) -> Dataset:
     if manifest.get("format") != FORMAT:
         raise DataError(f"{folder / 'dataset.json'} does not describe a data set of ours; give a folder that unseen wrote")
     if manifest.get("version") != VERSION:
+        version = str(manifest.get("version"))[:20]
         raise DataError(
-            f"{folder} is in version {manifest.get('version')} of the format and this program reads version {VERSION}; "
-            "update unseen"
+            f"{folder} is in version {version} of the format and this program reads version {VERSION}; update unseen"
         )
     try:
         return validate(_assemble(folder, manifest))
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{folder / 'dataset.json'} is damaged ({type(error).__name__}: {error}); restore it or build the data set again"
-        ) from error
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, OSError) as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{folder / 'dataset.json'} is damaged ({cause}); restore it or build the data set again") from error
 
 
 def _assemble(folder: Path, manifest: dict[str, Any]) -> Dataset:
     for name in manifest["feature_files"]:
-        if Path(name).name != name:
-            raise DataError(f"{folder / 'dataset.json'} names a file outside its folder ({name!r}); it was not read")
+        if not FEATURE_FILE.fullmatch(name):
+            raise DataError(
+                f"{folder / 'dataset.json'} names {name[:100]!r} as a file of features, but those are called "
+                "features.safetensors or features-0.safetensors and lie beside it; it was not read"
+            )
     parts = [read_arrays(folder / name)[0]["features"] for name in manifest["feature_files"]]
     features = parts[0] if len(parts) == 1 else np.concatenate(parts)
     arrays, _ = read_arrays(folder / "table.safetensors")
@@ -118,7 +142,10 @@ def _assemble(folder: Path, manifest: dict[str, Any]) -> Dataset:
     pictures = None
     if manifest["pictures"]:
         entry = manifest["pictures"]
-        sheet = (folder / "pictures").read_bytes()
+        try:
+            sheet = (folder / "pictures").read_bytes()
+        except OSError as error:
+            raise DataError(f"{folder / 'pictures'} cannot be read ({error.strerror}); restore the files") from error
         if hashlib.sha256(sheet).hexdigest() != entry["sha256"]:
             raise DataError(f"the pictures in {folder} are not what was written (their checksum differs); restore the files")
         pictures = Pictures(sheet, str(entry["media_type"]), int(entry["tile"]), int(entry["columns"]), arrays["pictures.rows"])

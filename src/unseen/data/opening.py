@@ -33,8 +33,9 @@ def open_dataset(name_or_path: str) -> Dataset:
 
             return read_xlsa17(path)
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, '~nobody', a closed folder
-        raise DataError(f"'{name_or_path[:200]}' cannot be opened ({error}); check the path") from error
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"'{name_or_path[:200]}' cannot be opened ({cause}); check the path") from error
     raise DataError(
-        f"'{name_or_path}' is neither a built-in data set ({', '.join(BUILT_IN)}) nor a folder with dataset.json or with "
+        f"'{name_or_path[:200]}' is neither a built-in data set ({', '.join(BUILT_IN)}) nor a folder with dataset.json or with "
         "res101.mat and att_splits.mat; check the path"
     )

@@ -121,7 +121,12 @@ def _assemble(
     try:
         return validate(dataset)
     except DataError as error:
-        raise DataError(f"{feature_file.parent}: {error}") from error
+        named = len(np.unique(np.concatenate([train, test_seen, test_unseen])))
+        mixed = (
+            f" ({split_file.name} names {named} of the {len(labels)} pictures in {feature_file.name}: check that the two files "
+            "belong together)"
+        )
+        raise DataError(f"{feature_file.parent}: {error}{mixed if named < len(labels) else ''}") from error
 
 
 def _features(stored: NDArray[Any], pictures: int, path: Path) -> NDArray[np.float32]:

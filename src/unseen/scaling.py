@@ -1,8 +1,8 @@
 """From raw features and embeddings to what methods train on. Everything here is fitted on seen training rows alone.
 
-Three scalings of features: `minmax` to [0, 1] per dimension, as the published systems do (specification: common facts of the
-lineage); `l2`, rows of length √d; `whitened` by the seen within-class covariance. The last two leave [0, 1], so generators
-then end linearly and reconstruct under a Gaussian instead of a Bernoulli.
+Three scalings of features: `minmax` to [0, 1] per dimension, as the published systems do; `l2`, rows of one length;
+`whitened` by the seen within-class covariance. After the last two the mean within-class variance of a dimension is 1. They
+leave [0, 1], so generators then end linearly and reconstruct under a Gaussian instead of a Bernoulli.
 """
 
 from __future__ import annotations
@@ -55,15 +55,17 @@ class FeatureScaler:
             span = high - low  # a constant column maps to 0
             return FeatureScaler(kind, low, np.divide(1.0, span, out=np.zeros(d), where=span > 0))
         if kind == "l2":
-            return FeatureScaler(kind, np.zeros(d), np.full(d, np.sqrt(d)))
+            x = _unit_rows(x)
         means = class_means(x, labels)
         classes, inverse = np.unique(labels, return_inverse=True)
         within = x - means[inverse]
-        covariance = within.T @ within / max(1, len(x) - len(classes))
-        average = np.trace(covariance) / d
+        freedom = max(1, len(x) - len(classes))
+        average = float(np.square(within).sum()) / (freedom * d)
         if average <= 0:  # one row a class: nothing varies within
-            return FeatureScaler(kind, means.mean(axis=0), np.ones(d))
-        covariance *= 1 - WHITENING_SHRINKAGE
+            average = 1.0
+        if kind == "l2":
+            return FeatureScaler(kind, np.zeros(d), np.full(d, average**-0.5))
+        covariance = (1 - WHITENING_SHRINKAGE) * (within.T @ within / freedom)
         covariance[np.diag_indices(d)] += WHITENING_SHRINKAGE * average
         values, vectors = np.linalg.eigh(covariance)
         return FeatureScaler(kind, means.mean(axis=0), (vectors / np.sqrt(values)) @ vectors.T)
@@ -72,7 +74,7 @@ class FeatureScaler:
         """Scale (n, d) rows; rows outside the training range are not clipped."""
         x = features.astype(np.float64)
         if self.kind == "l2":
-            x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+            x = _unit_rows(x)
         x -= self.centre
         scaled: NDArray[np.float64] = x * self.matrix if self.matrix.ndim == 1 else x @ self.matrix
         return scaled.astype(np.float32)
@@ -92,9 +94,7 @@ class EmbeddingScaler:
 
     def __call__(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
         """Scale (C, a) embeddings to unit length."""
-        e = embeddings.astype(np.float64) - self.centre
-        unit: NDArray[np.float64] = e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-12)
-        return unit.astype(np.float32)
+        return _unit_rows(embeddings.astype(np.float64) - self.centre).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -182,3 +182,8 @@ def class_means(x: NDArray[np.float64], labels: Ids) -> NDArray[np.float64]:
     sums = np.zeros((len(counts), x.shape[1]))
     np.add.at(sums, inverse, x)
     return sums / counts[:, None]
+
+
+def _unit_rows(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    unit: NDArray[np.float64] = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -31,8 +31,11 @@ STEP_SHARES = (0.25, 0.5, 1.0)
 """Shares of the recipe's steps after which a generator is stored; one of them becomes the number of steps."""
 SYNTHETIC_RATIOS = (1.0, 4.0, 10.0)
 """Synthetic rows per unseen class, relative to the mean number of rows of a seen class."""
-DECAYS = (0.0, 1e-4, 1e-3)
-"""Weight decays of the final classifier."""
+CLASSIFIERS: tuple[dict[str, Any], ...] = (
+    *({"classifier": "softmax", "classifier_decay": decay} for decay in (0.0, 1e-3, 0.1, 1.0)),
+    *({"classifier": "gaussian", "shrinkage": shrinkage} for shrinkage in (0.03, 0.1, 0.3)),
+)
+"""Final classifiers and their regularisation."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def select_recipe(
     on_phase: Callable[[str], None],
     on_progress: Callable[[Progress], None],
 ) -> tuple[Selection, Recipe]:
-    """Choose scaling and steps, then synthetic count and classifier decay, each with its γ.
+    """Choose scaling and steps, then synthetic count and final classifier, each with its γ.
 
     The generator is trained once per fold and scaling and stored after some of its steps; everything else is chosen on what
     was stored. An interrupted selection goes on where it was.
@@ -116,24 +119,18 @@ def select_recipe(
         on_phase(f"choosing settings: {scaling} features, fold {number + 1} of {FOLDS}")
         generators.train(on_progress)
 
-    def judge(scaling: Scaling, steps: int, ratio: float, decay: float) -> _Candidate:
-        tried = replace(recipe, scaling=scaling, steps=steps, synthetic_ratio=ratio, classifier_decay=decay)
-        judged = [stored[scaling, number].curve(steps, tried) for number in range(FOLDS)]
+    def judge(**settings: Any) -> _Candidate:
+        tried = replace(recipe, synthetic=0, **settings)
+        judged = [stored[tried.scaling, number].curve(tried) for number in range(FOLDS)]
         gamma, objective = choose_gamma([curve for curve, _ in judged], [spread for _, spread in judged])
-        settings = {"scaling": scaling, "steps": steps, "synthetic_ratio": ratio, "classifier_decay": decay}
         return _Candidate(settings, gamma, objective)
 
     on_phase("choosing settings: final classifiers on the stored generators")
     steps = next(iter(stored.values())).steps
-    first = [
-        judge(scaling, step, recipe.synthetic_ratio, recipe.classifier_decay) for scaling in method.scalings for step in steps
-    ]
-    best = max(first, key=lambda candidate: candidate.objective)
+    first = [judge(scaling=scaling, steps=step) for scaling in method.scalings for step in steps]
+    generator = max(first, key=lambda candidate: candidate.objective).settings
     second = [
-        judge(best.settings["scaling"], best.settings["steps"], ratio, decay)
-        for ratio in SYNTHETIC_RATIOS
-        for decay in DECAYS
-        if (ratio, decay) != (recipe.synthetic_ratio, recipe.classifier_decay)
+        judge(**generator, synthetic_ratio=ratio, **classifier) for ratio in SYNTHETIC_RATIOS for classifier in CLASSIFIERS
     ]
     candidates = [*first, *second]
     best = max(candidates, key=lambda candidate: candidate.objective)
@@ -194,9 +191,9 @@ class _StoredGenerators:
         )
         checkpoint.unlink(missing_ok=True)
 
-    def curve(self, step: int, recipe: Recipe) -> tuple[SeenUnseenCurve, float]:
-        """The seen–unseen curve on the fold's held-out rows after this step, and the spread of margins."""
-        arrays, _ = read_arrays(self._stored(step))
+    def curve(self, recipe: Recipe) -> tuple[SeenUnseenCurve, float]:
+        """The seen–unseen curve on the fold's held-out rows after the recipe's steps, and the spread of margins."""
+        arrays, _ = read_arrays(self._stored(recipe.steps))
         generator = self._build()
         generator.load_state({name: torch.tensor(array, device=self._view.device) for name, array in arrays.items()})
         per_class = recipe.rows_per_class(self._view.mean_seen_count)

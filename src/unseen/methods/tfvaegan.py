@@ -64,8 +64,8 @@ class Hyperparameters:
         sigma: standard deviation of the Gaussian reconstruction, where features leave [0, 1].
         embedding_noise: expected length of Gaussian noise added to the unit vector c wherever it conditions E, G and D in
             training. Not in the paper: it keeps G from learning the few seen embeddings by heart.
-        output_noise: standard deviation of Gaussian noise on synthetic features. Not in the paper, whose Bernoulli
-            output needs none: under the Gaussian reconstruction a sample of p(x | z) is x̂ + σε.
+        sample_noise: under the Gaussian reconstruction, synthesise x̂ + σε, which is a sample of p(x | z), rather than its
+            mean x̂. Not in the paper, whose features lie in [0, 1].
     """
 
     hidden: int = 4096
@@ -89,7 +89,7 @@ class Hyperparameters:
     transform: bool = True
     sigma: float = 1.0
     embedding_noise: float = 0.0
-    output_noise: float = 0.0
+    sample_noise: bool = False
 
     def __post_init__(self) -> None:
         if self.beta == 0 and (self.transform or self.feedback_loops > 1):
@@ -124,8 +124,11 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
 
 def default(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     """Settings for data without a preset: width and length follow the data's size, so that a laptop finishes in minutes."""
-    hidden = 512 if d <= 1536 else 1024
-    return Hyperparameters(hidden=hidden, lr=1e-3, latent=16), Recipe(scaling="whitened", centred=True, steps=400)
+    hyperparameters = Hyperparameters(
+        hidden=512 if d <= 1536 else 1024, lr=1e-3, latent=min(16, a), embedding_noise=1.0, sample_noise=True
+    )
+    recipe = Recipe(scaling="whitened", centred=True, steps=450, synthetic_ratio=10.0, classifier="gaussian", balanced=True)
+    return hyperparameters, recipe
 
 
 def default_fvaegan(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
@@ -463,8 +466,8 @@ class TFVAEGAN(nn.Module):
         c = self.embeddings[class_ids]
         z = streams.normal(class_ids, self.latent).to(c.dtype)
         x_hat = self._generate(z, c, self.settings.a2)
-        if self.settings.output_noise > 0:
-            x_hat = x_hat + self.settings.output_noise * streams.normal(class_ids, x_hat.shape[1]).to(c.dtype)
+        if self.settings.sample_noise and not self.generator.unit_interval:
+            x_hat = x_hat + self.settings.sigma * streams.normal(class_ids, x_hat.shape[1]).to(c.dtype)
         return x_hat
 
     @torch.no_grad()

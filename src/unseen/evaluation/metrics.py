@@ -113,13 +113,16 @@ def choose_gamma(curves: list[SeenUnseenCurve], spreads: list[float]) -> tuple[f
     """The γ, in units of each fold's spread, with the highest mean H over folds, and that mean.
 
     γ is measured in the spread of the margin so that a value found on one fold means the same on another, whose scores may
-    be larger. Where a whole range of γ is equally good its middle is taken, which is the least sensitive choice.
+    be larger. Where a whole range of γ is equally good its middle is taken, which is the least sensitive choice; where H is 0
+    for every γ none is better than 0.
     """
     grid = np.unique(np.concatenate([[0.0], *(c.gamma[1:] / s for c, s in zip(curves, spreads, strict=True))]))
     if len(grid) > 1:
         grid = np.concatenate([grid[:1], (grid[:-1] + grid[1:]) / 2, grid[-1:]])
     mean = np.mean([c.harmonic_mean_at(grid * s) for c, s in zip(curves, spreads, strict=True)], axis=0)
     best = float(mean.max())
+    if best == 0:
+        return 0.0, 0.0
     equal = np.flatnonzero(mean >= best - 1e-12)
     # only the run of equal values around the first one: a second run elsewhere has another middle
     end = equal[0] + int(np.argmin(np.append(np.diff(equal) == 1, False)))

@@ -34,10 +34,10 @@ def cut_folds(view: TrainingView, count: int, seed: int) -> tuple[Fold, ...]:
     """Cut `count` folds. Pseudo-unseen classes are as large a share as the unseen ones are of all: U / (S + U).
 
     The seen classes are shuffled once and dealt out in turn, so folds hold out different classes as far as there are
-    enough. Where the split is by group, whole groups are dealt out.
+    enough. Where the split is by group, whole groups are dealt out, as near to that share as they come.
 
     Raises:
-        DataError: there are too few seen classes to cut from.
+        DataError: there are too few seen classes or rows to cut from, or the groups are too large.
     """
     seen, unseen = len(view.seen), len(view.unseen)
     if unseen == 0:
@@ -49,28 +49,45 @@ def cut_folds(view: TrainingView, count: int, seed: int) -> tuple[Fold, ...]:
             "use --protocol fixed, or data with more seen classes"
         )
     generator = np.random.default_rng(seed)
-    shuffled = generator.permutation(view.seen)
-    if view.by_group and view.classes.groups:
-        names = [view.classes.groups[i] for i in view.seen]
-        order = generator.permutation(np.unique(names))
-        shuffled = np.concatenate([view.seen[[name == group for name in names]] for group in order])
+    group_of = np.array([view.classes.groups[i] for i in view.seen]) if view.by_group and view.classes.groups else view.seen
+    waiting = [view.seen[group_of == group] for group in generator.permutation(np.unique(group_of))]
     folds = []
-    for position in range(count):
-        start = position * wanted if count * wanted <= seen else position * seen // count
-        pseudo_unseen = np.sort(np.roll(shuffled, -start)[:wanted])
-        if view.by_group and view.classes.groups:
-            pseudo_unseen = _whole_groups(view, pseudo_unseen, seen - 2)
-        folds.append(_cut(view, pseudo_unseen, generator))
+    for _ in range(count):
+        taken, left = _take(waiting, wanted, most=seen - 2)
+        if not taken:
+            raise DataError(
+                f"the groups of the {seen} seen classes are too large to hold whole groups out and still learn; "
+                "use --protocol fixed, or a split that is not by group"
+            )
+        waiting = [*left, *taken]
+        folds.append(_cut(view, np.sort(np.concatenate(taken)), generator))
+    if not any(len(fold.held_out.seen_labels) for fold in folds):
+        raise DataError(
+            "no seen class has two training rows, so validation folds cannot hold any out; "
+            "use --protocol fixed, or give more rows"
+        )
     return tuple(folds)
 
 
-def _whole_groups(view: TrainingView, classes: Ids, most: int) -> Ids:
-    """The classes, completed to whole groups; the largest groups are dropped if too little would be left to learn from."""
-    groups = sorted({view.classes.groups[i] for i in classes}, key=lambda g: (view.classes.groups.count(g), g))
-    members = [[i for i in view.seen if view.classes.groups[i] == group] for group in groups]
-    while sum(map(len, members)) > most and len(members) > 1:
-        members.pop()
-    return np.sort(np.concatenate(members)).astype(np.int64)
+def _take(groups: list[Ids], wanted: int, most: int) -> tuple[list[Ids], list[Ids]]:
+    """Groups from the front as long as they bring the number of classes nearer to `wanted`, and the groups left.
+
+    Where every group is too large for that, the smallest one is taken if it has at most `most` classes.
+    """
+    taken: list[Ids] = []
+    left: list[Ids] = []
+    size = 0
+    for group in groups:
+        if abs(size + len(group) - wanted) < abs(size - wanted) and size + len(group) <= most:
+            taken.append(group)
+            size += len(group)
+        else:
+            left.append(group)
+    if not taken:
+        smallest = min(range(len(groups)), key=lambda i: len(groups[i]))
+        if len(groups[smallest]) <= most:
+            taken, left = [groups[smallest]], [*groups[:smallest], *groups[smallest + 1 :]]
+    return taken, left
 
 
 def _cut(view: TrainingView, pseudo_unseen: Ids, generator: np.random.Generator) -> Fold:

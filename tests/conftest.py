@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from unseen.data import ClassTable, Dataset, Pictures, Provenance, Split
+
+if TYPE_CHECKING:
+    from unseen.evaluation.protocol import Task
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +88,54 @@ def make_tiny_world(
 def tiny_world() -> Callable[..., Dataset]:
     """`make_tiny_world`, for tests in folders below."""
     return make_tiny_world
+
+
+def make_tiny_task(
+    world: Dataset,
+    protocol: str = "fixed",
+    method: str = "tfvaegan",
+    *,
+    seed: int = 0,
+    split: str = "main",
+    scalings: tuple[str, ...] = ("l2",),
+    hidden: int = 16,
+    **recipe: Any,
+) -> Task:
+    """A task that takes about a second: narrow networks, few steps, one scaling to choose from."""
+    from dataclasses import replace
+
+    from unseen.evaluation.protocol import Task
+    from unseen.methods import ClosedForm, find_method
+    from unseen.methods.tfvaegan import Hyperparameters
+    from unseen.recipe import Recipe
+
+    found = find_method(method)
+    if isinstance(found, ClosedForm):
+        settings = {"centred": True, **recipe}
+        return Task(world, split, found, found.hyperparameters(), Recipe(**settings), "default", protocol, seed)
+    settings = {
+        "scaling": "l2",
+        "centred": True,
+        "steps": 24,
+        "synthetic_ratio": 2.0,
+        "classifier_epochs": 3,
+        "classifier_batch": 64,
+    } | recipe
+    hyperparameters = Hyperparameters(
+        hidden=hidden,
+        batch_size=32,
+        critic_iterations=2,
+        lr=2e-3,
+        decoder_lr=1e-3,
+        latent=4,
+        embedding_noise=0.5,
+        sample_noise=True,
+    )
+    narrowed = replace(found, scalings=scalings)
+    return Task(world, split, narrowed, hyperparameters, Recipe(**settings), "default", protocol, seed)
+
+
+@pytest.fixture(scope="session")
+def tiny_task() -> Callable[..., Task]:
+    """`make_tiny_task`, for tests in folders below."""
+    return make_tiny_task

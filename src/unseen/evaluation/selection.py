@@ -110,8 +110,11 @@ def select_recipe(
         folder: keeps checkpoints and stored generators.
     """
     folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
+    steps = _steps_to_store(view, method, hyperparameters, recipe, device)
     stored = {
-        (scaling, number): _StoredGenerators(fold, number, scaling, method, hyperparameters, recipe, seed, device, folder)
+        (scaling, number): _StoredGenerators(
+            fold, number, scaling, method, hyperparameters, recipe.centred, steps, seed, device, folder
+        )
         for scaling in method.scalings
         for number, fold in enumerate(folds)
     }
@@ -126,7 +129,6 @@ def select_recipe(
         return _Candidate(settings, gamma, objective)
 
     on_phase("choosing settings: final classifiers on the stored generators")
-    steps = next(iter(stored.values())).steps
     first = [judge(scaling=scaling, steps=step) for scaling in method.scalings for step in steps]
     generator = max(first, key=lambda candidate: candidate.objective).settings
     second = [
@@ -135,6 +137,15 @@ def select_recipe(
     candidates = [*first, *second]
     best = max(candidates, key=lambda candidate: candidate.objective)
     return _record(best, candidates, folds), replace(recipe, **best.settings, gamma=best.gamma, synthetic=0)
+
+
+def _steps_to_store(
+    view: TrainingView, method: Generative, hyperparameters: Any, recipe: Recipe, device: torch.device
+) -> tuple[int, ...]:
+    """The same steps in every fold: an epoch is one of all training rows, though folds are smaller and differ in size."""
+    scaled = Scaler.fit(view, method.scalings[0], recipe.centred).view(view, device)
+    most = training_steps(recipe, method.build(scaled, hyperparameters, 0), scaled)
+    return tuple(sorted({max(1, round(share * most)) for share in STEP_SHARES}))
 
 
 class _StoredGenerators:
@@ -147,18 +158,18 @@ class _StoredGenerators:
         scaling: Scaling,
         method: Generative,
         hyperparameters: Any,
-        recipe: Recipe,
+        centred: bool,
+        steps: tuple[int, ...],
         seed: int,
         device: torch.device,
         folder: Path,
     ) -> None:
         self._fold = fold
         self._seed = stream_seed(seed, f"fold {number}")
-        self._scaler = Scaler.fit(fold.view, scaling, recipe.centred)
+        self._scaler = Scaler.fit(fold.view, scaling, centred)
         self._view: ScaledView = self._scaler.view(fold.view, device)
         self._method, self._hyperparameters = method, hyperparameters
-        most = training_steps(recipe, self._build(), self._view)
-        self.steps = tuple(sorted({max(1, round(share * most)) for share in STEP_SHARES}))
+        self._steps = steps
         self._path = folder / f"{scaling}-fold{number}"
 
     def _build(self) -> GenerativeMethod:
@@ -169,7 +180,7 @@ class _StoredGenerators:
 
     def train(self, on_progress: Callable[[Progress], None]) -> None:
         """Train up to the last step and store; goes on where an earlier process stopped."""
-        if self._stored(self.steps[-1]).exists():
+        if self._stored(self._steps[-1]).exists():
             return
 
         trained = self._build()
@@ -182,10 +193,10 @@ class _StoredGenerators:
         train(
             trained,
             self._view,
-            self.steps[-1],
+            self._steps[-1],
             stream_seed(self._seed, "training"),
             checkpoint=checkpoint,
-            snapshots=self.steps,
+            snapshots=self._steps,
             on_snapshot=store,
             on_progress=on_progress,
         )

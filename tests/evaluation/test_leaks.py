@@ -1,0 +1,109 @@
+"""What a run may not know: test rows while it chooses and trains, unseen embeddings while it chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from unseen.data import Dataset
+from unseen.evaluation.protocol import Outcome, Task, run
+
+World = Callable[..., Dataset]
+MakeTask = Callable[..., Task]
+
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
+
+def everything_learned(outcome: Outcome) -> dict[str, bytes]:
+    """Every bit that the run learned or chose."""
+    predictor = outcome.predictor
+    learned = {f"scaler {name}": array.tobytes() for name, array in predictor.scaler.arrays().items()}
+    for name, scores in (("generalized", predictor.generalized), ("conventional", predictor.conventional)):
+        learned[name] = scores.weight.numpy().tobytes() + scores.bias.numpy().tobytes()
+    if outcome.trained is not None:
+        learned |= {name: tensor.numpy().tobytes() for name, tensor in outcome.trained.state().items()}
+    chosen = {key: outcome.row[key] for key in ("selection", "recipe", "hyperparameters", "gamma", "steps")}
+    return learned | {"spread": str(predictor.spread).encode(), "chosen": repr(chosen).encode()}
+
+
+def poisoned(world: Dataset, value: float) -> Dataset:
+    """The same data set with this value in every test row, as if the file had changed after it was checked."""
+    split = world.split("main")
+    features = world.features.copy()
+    features[[*split.test_seen, *split.test_unseen]] = value
+    return replace(world, features=features)
+
+
+@pytest.mark.parametrize(
+    ("method", "protocol"),
+    [("tfvaegan", "blind"), ("tfvaegan", "fixed"), ("fvaegan", "fixed"), ("class-gaussian", "blind"), ("eszsl", "fixed")],
+)
+def test_poisoned_test_rows_change_nothing_that_is_learned(
+    tiny_world: World, tiny_task: MakeTask, method: str, protocol: str
+) -> None:
+    world = tiny_world(seen=8, unseen=3)
+    if method == "fvaegan":
+        from unseen.methods.tfvaegan import without_decoder
+
+        def task(data: Dataset) -> Task:
+            made = tiny_task(data, protocol, method)
+            return replace(made, hyperparameters=without_decoder(made.hyperparameters))
+    else:
+
+        def task(data: Dataset) -> Task:
+            return tiny_task(data, protocol, method)
+
+    clean = run(task(world))
+    learned = everything_learned(clean)
+    for value in (np.nan, 1e30):
+        with np.errstate(all="ignore"):
+            spoiled = run(task(poisoned(world, value)))
+        assert everything_learned(spoiled) == learned
+        assert spoiled.row["features_hash"] != clean.row["features_hash"]  # the poison was there
+
+
+def test_poison_in_training_rows_would_be_noticed(tiny_world: World, tiny_task: MakeTask) -> None:
+    """The comparison above can fail: one changed training value changes what is learned."""
+    world = tiny_world(seen=8, unseen=3)
+    features = world.features.copy()
+    features[world.split("main").train[0], 0] += 1
+    changed = replace(world, features=features)
+    assert everything_learned(run(tiny_task(changed))) != everything_learned(run(tiny_task(world)))
+
+
+@pytest.mark.parametrize("method", ["tfvaegan", "class-gaussian", "prototype", "eszsl"])
+def test_choices_do_not_depend_on_unseen_embeddings(tiny_world: World, tiny_task: MakeTask, method: str) -> None:
+    world = tiny_world(seen=8, unseen=3)
+    embeddings = world.classes.embeddings.copy()
+    embeddings[world.split("main").unseen] = np.random.default_rng(9).normal(size=(3, embeddings.shape[1]))
+    other = replace(world, classes=replace(world.classes, embeddings=embeddings))
+    ours, theirs = (run(tiny_task(data, "blind", method)) for data in (world, other))
+    assert ours.row["embeddings_hash"] != theirs.row["embeddings_hash"]
+    assert ours.row["selection"] == theirs.row["selection"]
+    if ours.trained is not None and theirs.trained is not None:
+        assert not ours.row["uses_unseen_embeddings"]
+        states = ours.trained.state(), theirs.trained.state()
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_training_is_handed_no_test_tensor(tiny_world: World, tiny_task: MakeTask) -> None:
+    """Whatever a method is built from holds training rows only."""
+    world = tiny_world(seen=8, unseen=3)
+    task = tiny_task(world, "blind")
+    handed = []
+
+    def build(view, hyperparameters, seed):  # type: ignore[no-untyped-def]
+        handed.append(view)
+        return task.method.build(view, hyperparameters, seed)  # type: ignore[union-attr]
+
+    run(replace(task, method=replace(task.method, build=build)))
+    most = len(world.split("main").train)
+    assert len(handed) > 3
+    for view in handed:
+        tensors = [v for v in vars(view).values() if isinstance(v, torch.Tensor)]
+        assert max(len(t) for t in tensors) <= most
+        assert not set(view.labels.tolist()) & set(view.unseen.tolist())

@@ -1,0 +1,158 @@
+"""The choices of `blind`: the best of what was tried, the same however often it is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unseen.data import Dataset
+from unseen.evaluation import selection as module
+from unseen.evaluation.protocol import Task
+from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
+from unseen.recipe import Recipe
+from unseen.training import Progress
+
+World = Callable[..., Dataset]
+MakeTask = Callable[..., Task]
+
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
+
+def select(
+    task: Task,
+    folder: Path,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_phase: Callable[[str], None] = lambda phase: None,
+) -> tuple[Selection, Recipe]:
+    view = task.dataset.training_view(task.split)
+    return select_recipe(
+        view,
+        task.method,  # type: ignore[arg-type]
+        task.hyperparameters,
+        task.recipe,
+        task.seed,
+        task.device,
+        folder=folder,
+        on_phase=on_phase,
+        on_progress=on_progress,
+    )
+
+
+def test_best_candidate_is_chosen_and_all_are_recorded(tiny_world: World, tiny_task: MakeTask, tmp_path: Path) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3), scalings=("minmax", "l2"), synthetic=7)
+    chosen, recipe = select(task, tmp_path)
+    # 2 scalings × 3 numbers of steps, then 2 synthetic ratios × 2 classifiers
+    assert len(chosen.candidates) == 6 + 4
+    assert {(c["scaling"], c["steps"]) for c in chosen.candidates[:6]} == {
+        (s, n) for s in ("minmax", "l2") for n in (6, 12, 24)
+    }
+    assert chosen.objective == max(c["H"] for c in chosen.candidates)
+    best = next(c for c in chosen.candidates if c["H"] == chosen.objective)
+    assert chosen.chosen == {k: v for k, v in best.items() if k != "H"}
+    assert all(getattr(recipe, name) == value for name, value in chosen.chosen.items())
+    assert recipe.synthetic == 0  # the count is relative now, as it was judged
+    assert chosen.test_evaluations == 0
+    assert chosen.chosen_on == "3 folds of the training rows, holding out 2, 2, 2 seen classes"
+
+
+def test_generators_are_trained_once_per_fold_and_scaling(tiny_world: World, tiny_task: MakeTask, tmp_path: Path) -> None:
+    steps: list[int] = []
+    task = tiny_task(tiny_world(seen=8, unseen=3), scalings=("minmax", "l2"))
+    select(task, tmp_path, lambda progress: steps.append(progress.step))
+    assert steps.count(24) == 2 * 3
+
+
+def test_closed_form_tries_the_whole_grid_and_takes_the_best(tiny_world: World, tiny_task: MakeTask) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3, noise=2.0), method="class-gaussian")
+    chosen, solver, scaling, gamma = select_closed_form(
+        task.dataset.training_view("main"),
+        task.method,  # type: ignore[arg-type]
+        True,
+        0,
+        task.device,
+    )
+    assert len(chosen.candidates) == 2 * 5 * 4
+    assert len({tuple(c[k] for k in ("scaling", "ridge", "shrinkage")) for c in chosen.candidates}) == 40
+    best = max(chosen.candidates, key=lambda c: c["H"])
+    assert chosen.objective == best["H"]
+    assert (scaling, vars(solver), gamma) == (
+        best["scaling"],
+        {k: best[k] for k in ("ridge", "shrinkage")},
+        best["gamma"],
+    )
+    assert chosen.chosen == {k: v for k, v in best.items() if k != "H"}
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5, 8])
+def test_interrupted_selection_comes_to_the_same_choice(
+    tiny_world: World, tiny_task: MakeTask, tmp_path: Path, calls: int
+) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3))
+    expected = select(task, tmp_path / "whole")
+    left = calls
+
+    def until_killed(progress: Progress) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    with pytest.raises(Killed):
+        select(task, tmp_path / "broken", until_killed)
+    chosen, recipe = select(task, tmp_path / "broken")
+    assert (asdict(chosen), recipe) == (asdict(expected[0]), expected[1])
+
+
+@pytest.mark.parametrize("step", [6, 12, 24])
+def test_death_while_a_generator_is_stored_loses_nothing(
+    tiny_world: World, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3))
+    expected = select(task, tmp_path / "whole")
+    write = module.write_arrays
+
+    def dying(path: Path, *rest: Any) -> None:
+        if path.name == f"step{step}.safetensors" and "fold1" in str(path):
+            raise Killed
+        write(path, *rest)
+
+    monkeypatch.setattr(module, "train", partial(module.train, checkpoint_seconds=0.0))  # after every look at the losses
+    monkeypatch.setattr(module, "write_arrays", dying)
+    with pytest.raises(Killed):
+        select(task, tmp_path / "broken")
+    monkeypatch.setattr(module, "write_arrays", write)
+    chosen, recipe = select(task, tmp_path / "broken")
+    assert (asdict(chosen), recipe) == (asdict(expected[0]), expected[1])
+
+
+def test_finished_folds_are_not_trained_again(tiny_world: World, tiny_task: MakeTask, tmp_path: Path) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3))
+    expected = select(task, tmp_path)
+    again: list[Progress] = []
+    assert select(task, tmp_path, again.append) == expected
+    assert again == []
+
+
+def test_epochs_become_steps_of_the_whole_training_set(tiny_world: World, tiny_task: MakeTask, tmp_path: Path) -> None:
+    """Folds differ in size, so an epoch is as long as on all training rows: steps are chosen, not epochs."""
+    world = tiny_world(seen=8, unseen=3, rows=20)  # 14 training rows a class …
+    split = world.split("main")
+    thin = np.isin(world.labels[split.train], split.seen[:3])
+    few = [r for c in split.seen[:3] for r in split.train[world.labels[split.train] == c][:4]]  # … and 4 of three classes
+    world = replace(world, splits={"main": replace(split, train=np.concatenate([split.train[~thin], few]))})
+    task = tiny_task(world, steps=0, epochs=2)
+    chosen, recipe = select(task, tmp_path)
+    rows, loops = 5 * 14 + 3 * 4, 2
+    most = 2 * loops * -(-rows // 32)
+    assert {c["steps"] for c in chosen.candidates} == {round(most * share) for share in (0.25, 0.5, 1)}
+    assert recipe.steps == chosen.chosen["steps"]

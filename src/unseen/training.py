@@ -111,11 +111,11 @@ def train(
                 losses = _look(pending, done)
                 pending.clear()
                 on_progress(Progress(done, steps, losses, (done - start) / max(time.monotonic() - begun, 1e-9)))
+            if done in snapshots:
+                on_snapshot(done)  # before the checkpoint says that this step is done: a resumed run does not come back to it
             if checkpoint and (last or time.monotonic() - saved > checkpoint_seconds) and not pending:
                 _save(method, rows, checkpoint, done)
                 saved = time.monotonic()
-            if done in snapshots:
-                on_snapshot(done)
             if stop_requested() and done < steps:
                 kept = f"; it is saved up to step {done} of {steps}" if checkpoint else ", and nothing was to be saved"
                 raise Stopped(f"training was stopped{kept}")

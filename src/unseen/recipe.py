@@ -5,10 +5,12 @@ A published preset states a recipe beside its hyper-parameters; `blind` chooses 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from unseen.scaling import Scaling
+from unseen.errors import SettingsError
+from unseen.scaling import SCALINGS, Scaling
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,23 @@ class Recipe:
     classifier_batch: int = 0
     classifier_decay: float = 0.0
     gamma: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, known in (("scaling", SCALINGS), ("classifier", ("softmax", "gaussian"))):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name}={getattr(self, name)!r} does not exist; give {' or '.join(known)}")
+        at_least_0 = ("steps", "epochs", "synthetic", "classifier_batch", "classifier_decay")
+        above_0 = ("synthetic_ratio", "shrinkage", "classifier_lr", "classifier_epochs")
+        for names, fits, wanted in (
+            (at_least_0, lambda value: value >= 0, "0 or more"),
+            (above_0, lambda value: value > 0, "a number above 0"),
+            (("shrinkage",), lambda value: value <= 1, "at most 1"),
+            (("gamma",), math.isfinite, "a finite number"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if not (math.isfinite(value) and fits(value)):
+                    raise SettingsError(f"{name}={value!r} cannot work; give {wanted}")
 
     def rows_per_class(self, mean_seen_count: float) -> int:
         """Rows to synthesise for each unseen class."""

@@ -19,7 +19,7 @@ from types import FrameType
 import torch
 from torch import Tensor
 
-from unseen.errors import DataError, RunError
+from unseen.errors import DataError, RunError, SettingsError
 from unseen.methods.base import Clock, GenerativeMethod, Streams
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
@@ -59,8 +59,14 @@ def steps_per_epoch(view: ScaledView, batch_size: int) -> int:
 
 
 def training_steps(recipe: Recipe, method: GenerativeMethod, view: ScaledView) -> int:
-    """The recipe's steps, or its epochs counted in steps: an epoch is one pass for each of the method's loops."""
-    return recipe.steps or recipe.epochs * method.loops * steps_per_epoch(view, method.batch_size)
+    """The recipe's steps, or its epochs counted in steps: an epoch is one pass for each of the method's loops.
+
+    Raises SettingsError when the recipe gives neither: nothing would be trained.
+    """
+    steps = recipe.steps or recipe.epochs * method.loops * steps_per_epoch(view, method.batch_size)
+    if steps == 0:
+        raise SettingsError("steps=0 and epochs=0 train nothing; give a length, for example --set steps=400")
+    return steps
 
 
 def train(

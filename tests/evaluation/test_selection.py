@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,16 +89,29 @@ def test_closed_form_tries_the_whole_grid_and_takes_the_best(tiny_world: World, 
     assert chosen.chosen == {k: v for k, v in best.items() if k != "H"}
 
 
+@pytest.fixture(scope="module")
+def small_task(tiny_world: World, tiny_task: MakeTask) -> Task:
+    """One scaling, 24 steps a fold."""
+    return tiny_task(tiny_world(seen=8, unseen=3))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    small_task: Task, few_candidates: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Selection, Recipe]:
+    """Where a selection of `small_task` was made in one go, and what it chose."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return folder, *select(small_task, folder)
+
+
 class Killed(Exception):
     """Stands for the end of the process."""
 
 
 @pytest.mark.parametrize("calls", [1, 2, 5, 8])
 def test_interrupted_selection_comes_to_the_same_choice(
-    tiny_world: World, tiny_task: MakeTask, tmp_path: Path, calls: int
+    small_task: Task, uninterrupted: tuple[Path, Selection, Recipe], tmp_path: Path, calls: int
 ) -> None:
-    task = tiny_task(tiny_world(seen=8, unseen=3))
-    expected = select(task, tmp_path / "whole")
     left = calls
 
     def until_killed(progress: Progress) -> None:
@@ -108,17 +121,18 @@ def test_interrupted_selection_comes_to_the_same_choice(
             raise Killed
 
     with pytest.raises(Killed):
-        select(task, tmp_path / "broken", until_killed)
-    chosen, recipe = select(task, tmp_path / "broken")
-    assert (asdict(chosen), recipe) == (asdict(expected[0]), expected[1])
+        select(small_task, tmp_path, until_killed)
+    assert select(small_task, tmp_path) == uninterrupted[1:]
 
 
 @pytest.mark.parametrize("step", [6, 12, 24])
 def test_death_while_a_generator_is_stored_loses_nothing(
-    tiny_world: World, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    small_task: Task,
+    uninterrupted: tuple[Path, Selection, Recipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
 ) -> None:
-    task = tiny_task(tiny_world(seen=8, unseen=3))
-    expected = select(task, tmp_path / "whole")
     write = module.write_arrays
 
     def dying(path: Path, *rest: Any) -> None:
@@ -129,17 +143,15 @@ def test_death_while_a_generator_is_stored_loses_nothing(
     monkeypatch.setattr(module, "train", partial(module.train, checkpoint_seconds=0.0))  # after every look at the losses
     monkeypatch.setattr(module, "write_arrays", dying)
     with pytest.raises(Killed):
-        select(task, tmp_path / "broken")
+        select(small_task, tmp_path)
     monkeypatch.setattr(module, "write_arrays", write)
-    chosen, recipe = select(task, tmp_path / "broken")
-    assert (asdict(chosen), recipe) == (asdict(expected[0]), expected[1])
+    assert select(small_task, tmp_path) == uninterrupted[1:]
 
 
-def test_finished_folds_are_not_trained_again(tiny_world: World, tiny_task: MakeTask, tmp_path: Path) -> None:
-    task = tiny_task(tiny_world(seen=8, unseen=3))
-    expected = select(task, tmp_path)
+def test_finished_folds_are_not_trained_again(small_task: Task, uninterrupted: tuple[Path, Selection, Recipe]) -> None:
+    folder, *expected = uninterrupted
     again: list[Progress] = []
-    assert select(task, tmp_path, again.append) == expected
+    assert select(small_task, folder, again.append) == tuple(expected)
     assert again == []
 
 

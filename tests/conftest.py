@@ -125,10 +125,10 @@ def make_tiny_task(
         hidden=hidden,
         batch_size=32,
         critic_iterations=2,
-        lr=2e-3,
+        lr=3e-3,
         decoder_lr=1e-3,
         latent=4,
-        embedding_noise=0.5,
+        embedding_noise=0.2,
         sample_noise=True,
     )
     narrowed = replace(found, scalings=scalings)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,7 @@ from unseen.evaluation.metrics import (
 )
 from unseen.evaluation.predictor import Predictor, closed_form_predictor, generative_predictor
 from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
-from unseen.final_classifier import classifier_rows, fit_by_epoch, represent
+from unseen.final_classifier import ClassifierRows, classifier_rows, fit_by_epoch, fit_final_classifier, represent
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, Generative
 from unseen.methods.base import GenerativeMethod, stream_seed
@@ -224,12 +224,18 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
     best: dict[str, Any] = {"H": -1.0, "T1": -1.0, "scored": 0}
     state: dict[str, torch.Tensor] = {}
 
+    def fits(rows: ClassifierRows, class_ids: torch.Tensor, seed: int) -> Iterable[LinearScores]:
+        """The softmax after each of its epochs; the gaussian classifier has none."""
+        if recipe.classifier == "gaussian":
+            return [fit_final_classifier(rows, class_ids, recipe, seed)]
+        return fit_by_epoch(rows, class_ids, recipe, seed)
+
     def score_epoch(step: int) -> None:
         watch.on_phase(f"scoring the test rows after step {step} (as published; they choose the result)")
         rows = classifier_rows(method, scaled, count, stream_seed(task.seed, f"synthesis {step}"))
         u_seen, u_unseen = represent(method, x_seen), represent(method, x_unseen)
         classifier_seed = stream_seed(task.seed, f"classifier {step}")
-        for scores in fit_by_epoch(rows, both, recipe, classifier_seed):
+        for scores in fits(rows, both, classifier_seed):
             on_seen = Decisions.from_scores(scores(u_seen).cpu().numpy(), seen, unseen)
             on_unseen = Decisions.from_scores(scores(u_unseen).cpu().numpy(), seen, unseen)
             s = per_class_accuracy(test.seen_labels, on_seen.predict())
@@ -238,7 +244,7 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
             if harmonic_mean(s, u) > best["H"]:
                 best.update(H=harmonic_mean(s, u), generalized=scores, step=step)
                 state.update({name: value.clone() for name, value in method.state().items() if name.startswith("network.")})
-        for scores in fit_by_epoch(rows.only_synthetic(), scaled.unseen, recipe, classifier_seed):
+        for scores in fits(rows.only_synthetic(), scaled.unseen, classifier_seed):
             predicted = unseen[scores(u_unseen).argmax(dim=1).cpu().numpy()]
             t1 = per_class_accuracy(test.unseen_labels, predicted)
             best["scored"] += 1
@@ -250,7 +256,7 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
         scaled,
         steps,
         stream_seed(task.seed, "training"),
-        snapshots=tuple(range(epoch, steps + 1, epoch)) or (steps,),
+        snapshots=(*range(epoch, steps, epoch), steps),
         on_snapshot=score_epoch,
         on_progress=watch.on_progress,
     )

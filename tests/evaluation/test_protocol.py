@@ -1,0 +1,310 @@
+"""`blind`, `fixed` and `paper`: what each looks at, what its row says, and that it learns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unseen.data import Dataset
+from unseen.errors import DataError, SettingsError
+from unseen.evaluation import protocol as module
+from unseen.evaluation.metrics import harmonic_mean
+from unseen.evaluation.protocol import Outcome, Task, Watch, run
+from unseen.evaluation.selection import Selection
+from unseen.recipe import Recipe
+
+World = Callable[..., Dataset]
+MakeTask = Callable[..., Task]
+
+TIMES = ("seconds", "seconds_by_phase")
+
+
+@pytest.fixture(scope="module")
+def blind_task(tiny_world: World, tiny_task: MakeTask) -> Task:
+    return tiny_task(tiny_world(seen=20, unseen=4, a=4, noise=0.2), "blind", steps=150, hidden=32)
+
+
+@pytest.fixture(scope="module")
+def blind(blind_task: Task, few_candidates: None) -> Outcome:
+    return run(blind_task)
+
+
+def per_class(labels: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean([(predicted[labels == c] == c).mean() for c in np.unique(labels)]))
+
+
+# ------------------------------------------------------------------------------------------------------------- blind
+
+
+def test_a_blind_run_learns_what_the_world_teaches(blind: Outcome) -> None:
+    row = blind.row
+    assert row["chance_T1"] == 0.25
+    assert row["T1"] > 0.6
+    assert row["H"] > 0.5  # chance is below 0.1: 24 classes
+    assert row["AUSUC"] > 0.4
+
+
+def test_figures_are_those_of_the_predictions(blind: Outcome) -> None:
+    row, test = blind.row, blind.test
+    gamma = row["gamma"] * blind.predictor.spread
+    assert gamma == blind.gamma
+    on_seen, on_unseen = (d.predict(gamma) for d in blind.decisions)
+    assert row["S"] == pytest.approx(per_class(test.seen_labels, on_seen))
+    assert row["U"] == pytest.approx(per_class(test.unseen_labels, on_unseen))
+    assert row["H"] == harmonic_mean(row["S"], row["U"])
+    assert row["T1"] == pytest.approx(per_class(test.unseen_labels, blind.conventional))
+    assert set(blind.conventional) <= set(blind.predictor.unseen)
+    plain = [
+        per_class(labels, d.predict())
+        for labels, d in zip((test.seen_labels, test.unseen_labels), blind.decisions, strict=True)
+    ]
+    assert row["H_without_gamma"] == pytest.approx(harmonic_mean(*plain))
+    assert row["AUSUC"] == blind.curve.area
+    assert blind.curve.at(gamma) == pytest.approx((row["S"], row["U"]))
+    assert row["H_interval"][0] < row["H"] < row["H_interval"][1]
+    unseen = blind.predictor.unseen
+    shares = [np.isin(on_seen[test.seen_labels == c], unseen).mean() for c in np.unique(test.seen_labels)]
+    assert row["leak_seen_to_unseen"] == pytest.approx(np.mean(shares))
+    shares = [1 - np.isin(on_unseen[test.unseen_labels == c], unseen).mean() for c in np.unique(test.unseen_labels)]
+    assert row["leak_unseen_to_seen"] == pytest.approx(np.mean(shares))
+
+
+def test_a_row_says_how_its_figures_came_about(blind: Outcome, blind_task: Task) -> None:
+    row, world = blind.row, blind_task.dataset
+    split = world.split("main")
+    expected = {
+        "method": "tfvaegan",
+        "dataset": "tiny-world",
+        "split": "main",
+        "seed": 0,
+        "protocol": "blind",
+        "test_pictures": len(split.test_seen) + len(split.test_unseen),
+        "train_rows": len(split.train),
+        "seen_classes": 20,
+        "unseen_classes": 4,
+        "hidden_width": 32,
+        "settings_from": "default",
+        "hyperparameters": vars(blind_task.hyperparameters),
+        "test_used_for_selection": False,
+        "test_evaluations": 1,
+        "uses_unseen_embeddings": False,
+        "transductive": False,
+        "split_hash": split.fingerprint,
+        "features_hash": world.features_fingerprint,
+        "embeddings_hash": world.embeddings_fingerprint,
+        "feature_extractor": "a linear map",
+        "embedding_source": "normal draws",
+        "device": "cpu",
+    }
+    assert {key: row[key] for key in expected} == expected
+    assert {"torch", "numpy", "python", "unseen"} <= row["versions"].keys()
+    assert row["seconds"] == pytest.approx(sum(row["seconds_by_phase"].values()))
+    assert row["seconds_by_phase"].keys() == {"selection", "training", "classifier", "scoring"}
+    chosen = row["selection"]["chosen"]
+    assert chosen.keys() >= {"scaling", "steps", "gamma"}
+    assert all(row["recipe"][name] == value for name, value in chosen.items())
+    assert row["steps"] == chosen["steps"]
+    assert row["selection"]["test_evaluations"] == 0
+    assert json.loads(json.dumps(row, allow_nan=False))["H"] == row["H"]
+
+
+def test_the_same_blind_run_gives_the_same_bits(blind: Outcome, blind_task: Task, few_candidates: None) -> None:
+    again = run(blind_task)
+    assert {k: v for k, v in again.row.items() if k not in TIMES} == {k: v for k, v in blind.row.items() if k not in TIMES}
+    for ours, theirs in ((blind.predictor.generalized, again.predictor.generalized),):
+        assert ours.weight.equal(theirs.weight)
+        assert ours.bias.equal(theirs.bias)
+    assert blind.trained is not None
+    assert again.trained is not None
+    theirs_state = again.trained.state()
+    assert all(tensor.equal(theirs_state[name]) for name, tensor in blind.trained.state().items())
+
+
+def test_an_earlier_selection_is_reused(blind: Outcome, blind_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    selection = Selection(**blind.row["selection"])
+    recipe = Recipe(**blind.row["recipe"])
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("chosen again")
+
+    monkeypatch.setattr(module, "select_recipe", refuse)
+    again = run(replace(blind_task, recipe=recipe, selection=selection, settings_from="folds"))
+    for key in ("T1", "U", "S", "H", "AUSUC", "gamma", "recipe", "selection", "task_hash"):
+        assert again.row[key] == blind.row[key]
+
+
+def test_a_run_resumed_after_its_selection_gives_the_same_bits(
+    blind: Outcome, blind_task: Task, few_candidates: None, tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    phases: list[str] = []
+
+    def until_final_training(progress: object) -> None:
+        if phases[-1] == "training on all seen rows":
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(blind_task, Watch(tmp_path, phases.append, until_final_training))
+    again = run(blind_task, Watch(tmp_path))
+    assert {k: v for k, v in again.row.items() if k not in TIMES} == {k: v for k, v in blind.row.items() if k not in TIMES}
+
+
+def test_closed_form_under_blind_says_that_its_settings_come_from_folds(tiny_world: World, tiny_task: MakeTask) -> None:
+    outcome = run(tiny_task(tiny_world(), "blind", "class-gaussian"))
+    row = outcome.row
+    assert row["settings_from"] == "folds"  # ridge and shrinkage were chosen there, so they are nobody's default
+    assert {k: row["selection"]["chosen"][k] for k in ("ridge", "shrinkage")} == row["hyperparameters"]
+    assert row["recipe"] == {
+        "scaling": row["selection"]["chosen"]["scaling"],
+        "centred": True,
+        "gamma": row["selection"]["chosen"]["gamma"],
+    }
+    assert row["T1"] > 0.8
+    assert row["steps"] is None
+
+
+def test_gamma_is_in_units_of_the_spread_on_the_rows_of_the_classifier(tiny_world: World, tiny_task: MakeTask) -> None:
+    outcome = run(tiny_task(tiny_world(), "fixed", "class-gaussian", gamma=0.7))
+    margins = outcome.predictor.generalized(outcome.view.features).numpy()
+    seen, unseen = outcome.predictor.seen, outcome.predictor.unseen
+    spread = (margins[:, seen].max(axis=1) - margins[:, unseen].max(axis=1)).std(ddof=1)
+    assert outcome.predictor.spread == pytest.approx(spread, rel=1e-4)
+    assert outcome.gamma == pytest.approx(0.7 * spread, rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------- fixed
+
+
+@pytest.mark.parametrize("method", ["tfvaegan", "eszsl"])
+def test_fixed_selects_nothing(tiny_world: World, tiny_task: MakeTask, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("folds were cut")
+
+    monkeypatch.setattr("unseen.evaluation.selection.cut_folds", refuse)
+    task = tiny_task(tiny_world(seen=8, unseen=3), "fixed", method, gamma=0.5)
+    row = run(task).row
+    assert row["selection"] is None
+    assert row["test_evaluations"] == 1
+    assert row["gamma"] == 0.5
+    assert row["hyperparameters"] == vars(task.hyperparameters)
+    assert row["test_used_for_selection"] is False
+    if method == "tfvaegan":
+        assert row["recipe"] == asdict(task.recipe)
+        assert row["steps"] == 24
+
+
+def test_training_of_no_step_is_refused(tiny_world: World, tiny_task: MakeTask) -> None:
+    world = tiny_world(seen=8, unseen=3)
+    for protocol in ("fixed", "paper", "blind"):
+        with pytest.raises(SettingsError, match="steps=0 and epochs=0 .* --set steps="):
+            run(tiny_task(world, protocol, steps=0, epochs=0))
+
+
+# ------------------------------------------------------------------------------------------------------------- paper
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Every harmonic mean that the protocol computes, in order."""
+    values: list[float] = []
+
+    def listening(s: float, u: float) -> float:
+        values.append(harmonic_mean(s, u))
+        return values[-1]
+
+    monkeypatch.setattr(module, "harmonic_mean", listening)
+    return values
+
+
+@pytest.mark.usefixtures("few_candidates")
+@pytest.mark.parametrize("classifier", ["softmax", "gaussian"])
+def test_paper_takes_the_best_of_all_epochs_and_says_so(
+    tiny_world: World, tiny_task: MakeTask, scored: list[float], classifier: str
+) -> None:
+    world = tiny_world(seen=8, unseen=3, noise=0.5)
+    task = tiny_task(world, "paper", steps=0, epochs=4, classifier=classifier, classifier_epochs=3, gamma=0.3)
+    row = run(task).row
+    fits = 4 * (3 if classifier == "softmax" else 1)  # the gaussian classifier is solved, not trained
+    tried = scored[:-2]  # the last two are computed for the row
+    assert row["H"] == pytest.approx(max(tried))
+    assert row["H"] >= tried[-1]  # so not below what the last epoch of all reached
+    assert len(set(tried)) > 1
+    assert row["test_evaluations"] == 2 * fits  # generalized and conventional
+    assert row["test_used_for_selection"] is True
+    assert row["selection"]["chosen_on"] == "the test rows"
+    assert row["selection"]["objective"] == pytest.approx(row["H"])
+    assert row["gamma"] == 0.0
+    assert row["H_without_gamma"] == row["H"]
+    assert row["recipe"]["classifier"] == classifier
+    json.dumps(row, allow_nan=False)
+
+
+def test_paper_picks_t1_and_h_each_at_its_own_best(
+    tiny_world: World, tiny_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unseen.evaluation.metrics import per_class_accuracy
+
+    values: list[float] = []
+
+    def listening(labels: np.ndarray, predicted: np.ndarray) -> float:
+        values.append(per_class_accuracy(labels, predicted))
+        return values[-1]
+
+    monkeypatch.setattr(module, "per_class_accuracy", listening)
+    task = tiny_task(tiny_world(seen=8, unseen=3, noise=0.5), "paper", steps=0, epochs=3, classifier_epochs=2)
+    row = run(task).row
+    an_epoch = 2 * 2 + 2  # S and U of two classifier epochs, then T1 of two
+    conventional = [v for start in range(0, 3 * an_epoch, an_epoch) for v in values[start + 4 : start + 6]]
+    generalized = [
+        harmonic_mean(values[start + i], values[start + i + 1]) for start in range(0, 3 * an_epoch, an_epoch) for i in (0, 2)
+    ]
+    assert row["T1"] == pytest.approx(max(conventional))
+    assert row["H"] == pytest.approx(max(generalized))
+
+
+def test_paper_scores_the_last_step_too(tiny_world: World, tiny_task: MakeTask) -> None:
+    phases: list[str] = []
+    task = tiny_task(tiny_world(seen=8, unseen=3), "paper", steps=10, classifier_epochs=1)  # an epoch is 4 steps here
+    run(task, Watch(None, phases.append))
+    assert [int(p.split("after step ")[1].split()[0]) for p in phases] == [4, 8, 10]
+
+
+# ----------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_what_cannot_be_run_is_refused_in_one_sentence(tiny_world: World, tiny_task: MakeTask) -> None:
+    world = tiny_world(seen=8, unseen=3)
+    with pytest.raises(SettingsError, match="no protocol 'honest'; there are blind, fixed, paper"):
+        run(tiny_task(world, "honest"))
+    with pytest.raises(SettingsError, match="'eszsl' has no epochs"):
+        run(tiny_task(world, "paper", "eszsl"))
+    empty = replace(world.split("main"), test_unseen=np.array([], np.int64))
+    with pytest.raises(DataError, match="no test rows"):
+        run(tiny_task(replace(world, splits={"main": empty})))
+
+
+def test_a_class_without_test_rows_is_left_out_of_every_figure(tiny_world: World, tiny_task: MakeTask) -> None:
+    world = tiny_world()
+    split = world.split("main")
+    gone = [int(split.seen[2]), int(split.unseen[1])]
+    thinned = replace(
+        split,
+        test_seen=split.test_seen[world.labels[split.test_seen] != gone[0]],
+        test_unseen=split.test_unseen[world.labels[split.test_unseen] != gone[1]],
+    )
+    task = tiny_task(replace(world, splits={"main": thinned}), method="class-gaussian")
+    with pytest.warns(UserWarning) as caught:
+        row = run(task).row
+    assert sorted(str(w.message).split(": ")[1] for w in caught) == sorted(world.classes.names[c] for c in gone)
+    assert row["S"] == pytest.approx(1.0)  # separable: the absent classes would pull these down
+    assert row["U"] == pytest.approx(1.0)
+    assert row["unseen_classes"] == 4  # it could still be answered
+    json.dumps(row, allow_nan=False)

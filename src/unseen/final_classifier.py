@@ -122,7 +122,8 @@ def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: 
 def fit_gaussian(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe) -> LinearScores:
     """A linear discriminant: weighted class means, and the within-class covariance of the *real* rows, shrunk; equal priors.
 
-    The spread of synthetic rows around their means is the generator's, not the world's, so it is left out.
+    The spread of synthetic rows around their means is the generator's, not the world's, so it is left out. A class without
+    rows is never taken: its score is −∞.
 
     Args:
         rows: what to fit on; if all are synthetic their own covariance is used.
@@ -134,7 +135,8 @@ def fit_gaussian(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe) -> Lin
     weights = rows.weights.double()
     total = torch.zeros(len(class_ids), dtype=x.dtype, device=x.device).index_add_(0, targets, weights)
     means = torch.zeros(len(class_ids), x.shape[1], dtype=x.dtype, device=x.device)
-    means = means.index_add_(0, targets, x * weights[:, None]) / total[:, None]
+    means = means.index_add_(0, targets, x * weights[:, None]) / torch.where(total > 0, total, 1.0)[:, None]
     real = len(x) - rows.synthetic or len(x)
     within = x[:real] - means[targets[:real]]
-    return discriminant(means, within.T @ within / max(1, real - len(torch.unique(targets[:real]))), recipe.shrinkage)
+    scores = discriminant(means, within.T @ within / max(1, real - len(torch.unique(targets[:real]))), recipe.shrinkage)
+    return LinearScores(scores.weight, torch.where(total > 0, scores.bias, -torch.inf))

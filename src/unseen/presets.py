@@ -84,11 +84,17 @@ def read_preset(path: Path) -> Preset:
     try:
         if entry.pop("format") != FORMAT:
             raise KeyError("format")
+        for name, kind in (("method", str), ("hyperparameters", dict), ("recipe", dict), ("chosen_for", dict)):
+            if not isinstance(entry[name], kind):
+                raise TypeError(f"'{name}' is a {type(entry[name]).__name__}")
+        selection = Selection(**entry["selection"])
+        if not isinstance(selection.chosen, dict) or not isinstance(selection.candidates, list):
+            raise TypeError("'selection' does not say what was chosen and tried")
         known = {f.name for f in fields(Recipe)}
         if unknown := set(entry["recipe"]) - known:
             raise KeyError(f"unknown recipe setting {', '.join(sorted(unknown))}")
-        return Preset(**{**entry, "recipe": Recipe(**entry["recipe"]), "selection": Selection(**entry["selection"])})
-    except (KeyError, TypeError) as error:
+        return Preset(**{**entry, "recipe": Recipe(**entry["recipe"]), "selection": selection})
+    except (KeyError, TypeError, SettingsError) as error:
         raise DataError(f"{path} is not a preset of this version ({error}); make it anew with --save-preset") from error
 
 

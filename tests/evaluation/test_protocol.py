@@ -114,18 +114,6 @@ def test_a_row_says_how_its_figures_came_about(blind: Outcome, blind_task: Task)
     assert json.loads(json.dumps(row, allow_nan=False))["H"] == row["H"]
 
 
-def test_the_same_blind_run_gives_the_same_bits(blind: Outcome, blind_task: Task, few_candidates: None) -> None:
-    again = run(blind_task)
-    assert {k: v for k, v in again.row.items() if k not in TIMES} == {k: v for k, v in blind.row.items() if k not in TIMES}
-    for ours, theirs in ((blind.predictor.generalized, again.predictor.generalized),):
-        assert ours.weight.equal(theirs.weight)
-        assert ours.bias.equal(theirs.bias)
-    assert blind.trained is not None
-    assert again.trained is not None
-    theirs_state = again.trained.state()
-    assert all(tensor.equal(theirs_state[name]) for name, tensor in blind.trained.state().items())
-
-
 def test_an_earlier_selection_is_reused(blind: Outcome, blind_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     selection = Selection(**blind.row["selection"])
     recipe = Recipe(**blind.row["recipe"])
@@ -139,7 +127,7 @@ def test_an_earlier_selection_is_reused(blind: Outcome, blind_task: Task, monkey
         assert again.row[key] == blind.row[key]
 
 
-def test_a_run_resumed_after_its_selection_gives_the_same_bits(
+def test_the_same_run_gives_the_same_bits_even_when_it_is_killed_and_resumed(
     blind: Outcome, blind_task: Task, few_candidates: None, tmp_path: Path
 ) -> None:
     class Killed(Exception):
@@ -155,6 +143,14 @@ def test_a_run_resumed_after_its_selection_gives_the_same_bits(
         run(blind_task, Watch(tmp_path, phases.append, until_final_training))
     again = run(blind_task, Watch(tmp_path))
     assert {k: v for k, v in again.row.items() if k not in TIMES} == {k: v for k, v in blind.row.items() if k not in TIMES}
+    for kind in ("generalized", "conventional"):
+        ours, theirs = getattr(blind.predictor, kind), getattr(again.predictor, kind)
+        assert ours.weight.equal(theirs.weight)
+        assert ours.bias.equal(theirs.bias)
+    assert blind.trained is not None
+    assert again.trained is not None
+    state = again.trained.state()
+    assert all(tensor.equal(state[name]) for name, tensor in blind.trained.state().items())
 
 
 def test_closed_form_under_blind_says_that_its_settings_come_from_folds(tiny_world: World, tiny_task: MakeTask) -> None:

@@ -102,7 +102,7 @@ def test_a_shipped_preset_is_found_by_its_split(
 def test_another_methods_preset_is_refused(preset: Preset) -> None:
     with pytest.raises(SettingsError, match="for method 'tfvaegan', not for 'eszsl'"):
         preset.build(find_method("eszsl"))
-    with pytest.raises(SettingsError, match="does not fit this version of 'tfvaegan' .*wings.*; make it anew"):
+    with pytest.raises(SettingsError, match=r"does not fit this version of 'tfvaegan' .*wings.*; make it anew"):
         replace(preset, hyperparameters={"wings": 2}).build(find_method("tfvaegan"))
 
 

@@ -50,12 +50,12 @@ def test_poisoned_test_rows_change_nothing_that_is_learned(
         from unseen.methods.tfvaegan import without_decoder
 
         def task(data: Dataset) -> Task:
-            made = tiny_task(data, protocol, method)
+            made = tiny_task(data, protocol, method, steps=12)
             return replace(made, hyperparameters=without_decoder(made.hyperparameters))
     else:
 
         def task(data: Dataset) -> Task:
-            return tiny_task(data, protocol, method)
+            return tiny_task(data, protocol, method, steps=12)
 
     clean = run(task(world))
     learned = everything_learned(clean)
@@ -81,7 +81,7 @@ def test_choices_do_not_depend_on_unseen_embeddings(tiny_world: World, tiny_task
     embeddings = world.classes.embeddings.copy()
     embeddings[world.split("main").unseen] = np.random.default_rng(9).normal(size=(3, embeddings.shape[1]))
     other = replace(world, classes=replace(world.classes, embeddings=embeddings))
-    ours, theirs = (run(tiny_task(data, "blind", method)) for data in (world, other))
+    ours, theirs = (run(tiny_task(data, "blind", method, steps=12)) for data in (world, other))
     assert ours.row["embeddings_hash"] != theirs.row["embeddings_hash"]
     assert ours.row["selection"] == theirs.row["selection"]
     if ours.trained is not None and theirs.trained is not None:
@@ -93,7 +93,7 @@ def test_choices_do_not_depend_on_unseen_embeddings(tiny_world: World, tiny_task
 def test_training_is_handed_no_test_tensor(tiny_world: World, tiny_task: MakeTask) -> None:
     """Whatever a method is built from holds training rows only."""
     world = tiny_world(seen=8, unseen=3)
-    task = tiny_task(world, "blind")
+    task = tiny_task(world, "blind", steps=12)
     handed = []
 
     def build(view, hyperparameters, seed):  # type: ignore[no-untyped-def]

@@ -152,7 +152,10 @@ class History:
 
 
 def weights_of(outcome: Outcome) -> dict[str, NDArray[Any]]:
-    """Everything that scoring needs: scaler, networks, both classifiers and the unit of γ."""
+    """Everything that scoring needs: scaler, networks, both classifiers and the unit of γ.
+
+    Under `paper` T1 comes from another epoch than H, whose networks are gone, so its predictions are kept as they are.
+    """
     predictor = outcome.predictor
     tensors = {
         "generalized.weight": predictor.generalized.weight,
@@ -163,6 +166,8 @@ def weights_of(outcome: Outcome) -> dict[str, NDArray[Any]]:
     if outcome.trained is not None:
         tensors |= {n: t for n, t in outcome.trained.state().items() if n.startswith("network.")}
     arrays: dict[str, NDArray[Any]] = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    if outcome.row["protocol"] == "paper":
+        arrays["conventional.predicted"] = outcome.conventional
     return arrays | predictor.scaler.arrays() | {"spread": np.array([predictor.spread])}
 
 
@@ -228,7 +233,8 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
         raise DataError(
             f"{folder / 'weights.safetensors'} does not belong to this run ({error}); restore the folder"
         ) from error
-    return measure(task, predictor, trained, view, settings, recipe, selection, stored["seconds_by_phase"])
+    conventional = np.array(arrays["conventional.predicted"]) if "conventional.predicted" in arrays else None
+    return measure(task, predictor, trained, view, settings, recipe, selection, stored["seconds_by_phase"], conventional)
 
 
 def read_description(folder: Path) -> dict[str, Any]:

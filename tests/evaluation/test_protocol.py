@@ -17,6 +17,8 @@ from unseen.evaluation import protocol as module
 from unseen.evaluation.metrics import harmonic_mean
 from unseen.evaluation.protocol import Outcome, Task, Watch, run
 from unseen.evaluation.selection import Selection
+from unseen.final_classifier import classifier_rows
+from unseen.methods.base import stream_seed
 from unseen.recipe import Recipe
 from unseen.runs import describe, evaluate, run_in_folder
 
@@ -168,11 +170,19 @@ def test_closed_form_under_blind_says_that_its_settings_come_from_folds(tiny_wor
     assert row["steps"] is None
 
 
-def test_gamma_is_in_units_of_the_spread_on_the_rows_of_the_classifier(tiny_world: World, tiny_task: MakeTask) -> None:
-    outcome = run(tiny_task(tiny_world(), "fixed", "class-gaussian", gamma=0.7))
-    margins = outcome.predictor.generalized(outcome.view.features).numpy()
+@pytest.mark.parametrize("method", ["class-gaussian", "tfvaegan"])
+def test_gamma_is_in_units_of_the_spread_on_the_rows_of_the_classifier(
+    tiny_world: World, tiny_task: MakeTask, method: str
+) -> None:
+    outcome = run(tiny_task(tiny_world(), "fixed", method, gamma=0.7))
+    rows = outcome.view.features
+    if outcome.trained is not None:  # real and synthetic rows
+        count = round(2.0 * outcome.view.mean_seen_count)
+        rows = classifier_rows(outcome.trained, outcome.view, count, stream_seed(0, "synthesis")).features
+        assert len(rows) == len(outcome.view.features) + 4 * count
+    scores = outcome.predictor.generalized(rows).numpy()
     seen, unseen = outcome.predictor.seen, outcome.predictor.unseen
-    spread = (margins[:, seen].max(axis=1) - margins[:, unseen].max(axis=1)).std(ddof=1)
+    spread = (scores[:, seen].max(axis=1) - scores[:, unseen].max(axis=1)).std(ddof=1)
     assert outcome.predictor.spread == pytest.approx(spread, rel=1e-4)
     assert outcome.gamma == pytest.approx(0.7 * spread, rel=1e-4)
 

@@ -44,7 +44,16 @@ def select(
     )
 
 
-def test_best_candidate_is_chosen_and_all_are_recorded(tiny_world: World, tiny_task: MakeTask, tmp_path: Path) -> None:
+def test_best_candidate_is_chosen_and_all_are_recorded(
+    tiny_world: World, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthesise, counts = module.classifier_rows, set()
+
+    def counting(method: Any, view: Any, rows_per_class: int, seed: int) -> Any:
+        counts.add(rows_per_class)
+        return synthesise(method, view, rows_per_class, seed)
+
+    monkeypatch.setattr(module, "classifier_rows", counting)
     task = tiny_task(tiny_world(seen=8, unseen=3), scalings=("minmax", "l2"), synthetic=7)
     trained_up_to: list[int] = []
     chosen, recipe = select(task, tmp_path, lambda progress: trained_up_to.append(progress.step))
@@ -58,7 +67,9 @@ def test_best_candidate_is_chosen_and_all_are_recorded(tiny_world: World, tiny_t
     best = next(c for c in chosen.candidates if c["H"] == chosen.objective)
     assert chosen.chosen == {k: v for k, v in best.items() if k != "H"}
     assert all(getattr(recipe, name) == value for name, value in chosen.chosen.items())
-    assert recipe.synthetic == 0  # the count is relative now, as it was judged
+    # 6 of 7 training rows a class are left in a fold; the recipe's ratio is 2, and 1 and 4 are tried; 7 rows never
+    assert counts == {12, 6, 24}
+    assert recipe.synthetic == 0
     assert chosen.test_evaluations == 0
     assert chosen.chosen_on == "3 folds of the training rows, holding out 2, 2, 2 seen classes"
 

@@ -74,9 +74,9 @@ def train(
     """Train a method on a split, score it on the test rows, and keep the run."""
     from unseen.data import open_dataset
     from unseen.evaluation.oracle import oracle
-    from unseen.presets import Preset, identity, write_preset
+    from unseen.presets import write_preset
     from unseen.report.assemble import write_report
-    from unseen.runs import describe, run_in_folder
+    from unseen.runs import describe, preset_of, run_in_folder
 
     data = open_dataset(dataset)
     task = build_task(data, split, method, protocol, seed, dict(_pairs(settings or [])), preset)
@@ -94,21 +94,7 @@ def train(
     if save_preset is not None:
         if task.protocol != "blind":
             raise SettingsError("--save-preset keeps what `blind` chose, so it needs --protocol blind")
-        from unseen.evaluation.selection import Selection
-        from unseen.recipe import Recipe
-
-        row = outcome.row
-        write_preset(
-            save_preset,
-            Preset(
-                method=task.method.name,
-                hyperparameters=row["hyperparameters"],
-                recipe=Recipe(**row["recipe"]),
-                selection=Selection(**row["selection"]),
-                chosen_for=identity(data, task.split),
-                command=command,
-            ),
-        )
+        write_preset(save_preset, preset_of(outcome, data, command))
     if as_json:
         print(json.dumps(outcome.row, ensure_ascii=False))
     else:

@@ -44,7 +44,7 @@ def project(
         real_labels: (n,) indices into `names`.
         synthetic: (m, d) features that the method made for these classes.
         synthetic_labels: (m,) indices into `names`.
-        seed: of the row choice and of t-SNE.
+        seed: of the row choice; t-SNE starts from the first two components, whatever the seed.
         names: the unseen classes.
         method: whose synthetic features these are.
         rows: at most this many of each kind.

@@ -23,7 +23,7 @@ SWITCHES = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while playwright runs, no other test could start an event loop
 def browser() -> Iterator[Any]:
     """Headless Chromium. Missing, it fails where CI=true and skips elsewhere."""
     program = os.environ.get("CHROMIUM") or "/usr/bin/chromium"

@@ -74,6 +74,13 @@ def test_methods_and_classes_differ_by_more_than_colour() -> None:
     assert len(marks) == 35
 
 
+def test_legend_ends_where_marks_would_repeat() -> None:
+    for classes, legend in ((35, True), (36, False)):
+        names = tuple(map(str, range(classes)))
+        plane = Projection(np.zeros((classes, 2)), np.arange(classes), np.zeros(classes, dtype=bool), names, "m")
+        assert figures.projection_figure(plane)["layout"]["showlegend"] is legend
+
+
 def test_every_class_has_one_place_in_the_legend() -> None:
     """Also a class of which there is no real row, or no synthetic one."""
     plane = Projection(

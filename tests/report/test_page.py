@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from demo_page import HOSTILE, demo_page, hostile_page
 
 from unseen.errors import DataError, MissingDependency
 from unseen.report import render
-from unseen.report.page import number, percent, plain
+from unseen.report.page import _safe_json, number, percent, plain
 
 SECTIONS = ["classes", "results", "curves", "pictures", "plane", "mistakes", "per-class", "sources", "command"]
 
@@ -117,6 +118,15 @@ def test_hostile_names_change_no_element() -> None:
     wild, tamed = Elements(render(harmless)), Elements(render(tame(harmless)))  # type: ignore[arg-type]
     assert [tag for tag, _ in wild.elements] == [tag for tag, _ in tamed.elements]
     assert [sorted(attributes) for _, attributes in wild.elements] == [sorted(attributes) for _, attributes in tamed.elements]
+
+
+def test_json_of_a_figure_cannot_end_its_script_element() -> None:
+    figure = {"text": "</script><!-- <script> & \u2028 'quoted' \"", "numbers": [1.5, None]}
+    text = _safe_json(figure)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == figure
+    with pytest.raises(ValueError, match="JSON compliant"):
+        _safe_json(float("nan"))
 
 
 def test_no_control_character_and_no_half_surrogate_reaches_the_page() -> None:

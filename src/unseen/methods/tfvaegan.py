@@ -294,7 +294,7 @@ def critic_gradients(
 
 
 def _slopes(pre_activation: Tensor) -> Tensor:
-    return torch.where(pre_activation > 0, 1.0, SLOPE).to(pre_activation.dtype)
+    return torch.where(pre_activation > 0, torch.ones_like(pre_activation), SLOPE)
 
 
 # ------------------------------------------------------------------------------------------------------------- method
@@ -421,7 +421,7 @@ class TFVAEGAN(nn.Module):
             loss = loss + s.beta * semantic
             log["semantic"] = semantic.detach()
         names = ["encoder", "generator"]
-        if with_feedback:
+        if a1 != 0:
             names.append("feedback")
         if self.decoder is not None and not s.freeze_decoder:
             names.append("decoder")

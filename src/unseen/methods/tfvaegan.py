@@ -393,7 +393,7 @@ class TFVAEGAN(nn.Module):
     def _adapt_penalty(self, penalty: Tensor) -> None:
         """λ ← 1.1 λ where P > 1.05, λ / 1.1 where P < 1.001; tensors throughout, so the device is never waited for."""
         weight = self.penalty_weight
-        weight.mul_(torch.where(penalty > 1.05, 1.1, torch.where(penalty < 1.001, 1 / 1.1, 1.0)))
+        weight.copy_(torch.where(penalty > 1.05, weight * 1.1, torch.where(penalty < 1.001, weight / 1.1, weight)))
 
     def _update_generator(self, x: Tensor, c: Tensor, condition: Tensor, with_feedback: bool) -> dict[str, Tensor]:
         """Minimise L_vae − γ_G · mean D(x̂, c) + βR(Dec(x̂), c) over E, G and, in the feedback loop, F; D is frozen.

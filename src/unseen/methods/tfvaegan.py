@@ -14,6 +14,7 @@ Symbols: d length of a feature, a of a class embedding and of z, H hidden width,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -101,8 +102,11 @@ class Hyperparameters:
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 1 or more")
         for name in ("lr", "decoder_lr", "feedback_lr", "sigma"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give a number above 0")
+        for name in ("gamma_D", "gamma_G", "beta", "a1", "a2", "penalty", "latent", "embedding_noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or a number above it")
         if self.feedback_from not in ("generated", "reconstruction"):
             raise SettingsError(f"feedback_from={self.feedback_from!r} is neither 'generated' nor 'reconstruction'")
 

@@ -42,9 +42,7 @@ def test_minmax_is_fitted_in_float64_and_never_clips(view: TrainingView) -> None
     scaler = FeatureScaler.fit("minmax", view.features, view.labels)
     scaled = scaler(view.features)
     x = view.features.astype(np.float64)
-    np.testing.assert_array_equal(
-        scaled, ((x - x.min(axis=0)) * (1 / (x.max(axis=0) - x.min(axis=0)))).astype(np.float32)
-    )
+    np.testing.assert_array_equal(scaled, ((x - x.min(axis=0)) * (1 / (x.max(axis=0) - x.min(axis=0)))).astype(np.float32))
     assert (scaled.min(axis=0) == 0).all()
     assert (scaled.max(axis=0) == 1).all()
     beyond = x.max(axis=0) + (x.max(axis=0) - x.min(axis=0))

@@ -7,6 +7,7 @@ Nothing else about a method is known outside its file.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -14,6 +15,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from unseen.errors import SettingsError
 from unseen.linear import LinearScores
 from unseen.scaling import ScaledView, Scaling
 
@@ -137,6 +139,13 @@ class ClosedFormMethod(Protocol):
     def fit(self, view: ScaledView) -> LinearScores:
         """Learn from the seen training rows and the class embeddings; returns the scores of all C classes."""
         ...
+
+
+def above_0(**settings: float) -> None:
+    """Raise SettingsError unless each of these is a finite number above 0."""
+    for name, value in settings.items():
+        if not 0 < value < math.inf:
+            raise SettingsError(f"{name}={value} cannot work; give a number above 0")
 
 
 def optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:

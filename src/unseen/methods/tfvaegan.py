@@ -29,6 +29,7 @@ from unseen.methods.base import (
     Clock,
     Draw,
     Streams,
+    above_0,
     load_optimiser_state,
     optimiser_state,
 )
@@ -101,9 +102,7 @@ class Hyperparameters:
         for name in ("hidden", "batch_size", "critic_iterations", "feedback_loops"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 1 or more")
-        for name in ("lr", "decoder_lr", "feedback_lr", "sigma"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give a number above 0")
+        above_0(lr=self.lr, decoder_lr=self.decoder_lr, feedback_lr=self.feedback_lr, sigma=self.sigma)
         for name in ("gamma_D", "gamma_G", "beta", "a1", "a2", "penalty", "latent", "embedding_noise"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or a number above it")

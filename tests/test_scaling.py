@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from unseen.data.dataset import ClassTable, TrainingView
+from unseen.errors import SettingsError
 from unseen.scaling import SCALINGS, WHITENING_SHRINKAGE, EmbeddingScaler, FeatureScaler, Scaler, class_means
 
 CPU = torch.device("cpu")
@@ -172,7 +173,5 @@ def test_a_stored_scaler_scales_alike(kind: str, view: TrainingView) -> None:
 
 
 def test_an_unknown_scaling_is_not_taken_for_another(view: TrainingView) -> None:
-    from unseen.errors import SettingsError
-
-    with pytest.raises(SettingsError, match="'whitend'.*minmax, l2, whitened"):
+    with pytest.raises(SettingsError, match=r"'whitend'.*minmax, l2, whitened"):
         FeatureScaler.fit("whitend", view.features, view.labels)

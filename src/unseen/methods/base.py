@@ -151,8 +151,8 @@ def above_0(**settings: float) -> None:
 def optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor that the optimisers remember, by name."""
     for name, optimiser in optimisers.items():
-        for index, group in enumerate(optimiser.state_dict()["state"].items()):
-            yield from ((f"{name}.{index}.{key}", value) for key, value in group[1].items())
+        for index, remembered in optimiser.state_dict()["state"].items():
+            yield from ((f"{name}.{index}.{key}", value) for key, value in remembered.items())
 
 
 def load_optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer], state: Mapping[str, Tensor]) -> None:
@@ -162,5 +162,5 @@ def load_optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer], state:
         for key, value in state.items():
             if key.startswith(f"{name}."):
                 index, entry = key.removeprefix(f"{name}.").split(".")
-                remembered.setdefault(int(index), {})[entry] = value
+                remembered.setdefault(int(index), {})[entry] = value.clone()  # the optimiser would write to it
         optimiser.load_state_dict({**optimiser.state_dict(), "state": remembered})

@@ -42,7 +42,7 @@ RECONSTRUCTION = {"fvaegan": "vae", "tfvaegan": "vae"}
 """The logged term that says how well training rows are reconstructed."""
 FAST = {"lr": 1e-2, "decoder_lr": 1e-2, "feedback_lr": 1e-2}
 """For the eight samples: learns them by heart within a few hundred steps."""
-HEART = {"embedding_noise": 0.0, "sample_noise": False}
+HEART = {"embedding_noise": 0.0, "sample_noise": False, "critic_iterations": 1}
 
 
 def settings_for(name: str, view: ScaledView, **changes: Any) -> Any:

@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from unseen.evaluation.selection import Selection
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, find_method
 from unseen.methods.base import GenerativeMethod
+from unseen.presets import Preset, identity
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
-from unseen.storage import hash_of, read_arrays, read_json, write_arrays, write_json, write_text
+from unseen.storage import read_arrays, read_json, write_arrays, write_json, write_text
 from unseen.training import Progress
 
 FORMAT = "unseen-run"
@@ -271,6 +272,14 @@ def _restore(
     return predictor, trained, view
 
 
-def settings_hash(description: Mapping[str, Any]) -> str:
-    """Names a task by everything that determines its result."""
-    return hash_of({key: value for key, value in description.items() if key not in ("command", "source")})
+def preset_of(outcome: Outcome, dataset: Dataset, command: str) -> Preset:
+    """What a `blind` run chose, as a preset."""
+    row = outcome.row
+    return Preset(
+        method=row["method"],
+        hyperparameters=row["hyperparameters"],
+        recipe=replace(Recipe(), **row["recipe"]),
+        selection=Selection(**row["selection"]),
+        chosen_for=identity(dataset, row["split"]),
+        command=command,
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.errors import SettingsError
-from unseen.methods import METHODS, ClosedForm, Generative, find_method, with_settings
+from unseen.methods import METHODS, ClosedForm, Generative, find_method, tfvaegan, with_settings
 from unseen.methods.base import ClassStreams, Clock, GenerativeMethod, load_optimiser_state, optimiser_state
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
@@ -454,6 +454,14 @@ def test_settings_reach_their_owner(name: str) -> None:
     )
     assert changed == replace(hyperparameters, batch_size=7)
     assert changed_recipe == replace(recipe, steps=12, centred=False, classifier_lr=0.01)
+
+
+def test_settings_that_need_each_other_may_come_in_any_order() -> None:
+    """TF-VAEGAN refuses beta=0 unless two others change with it."""
+    needed = {"beta": "0", "transform": "false", "feedback_loops": "1"}
+    for order in permutations(needed):
+        changed, _ = with_settings(*tfvaegan.default(100, 512, 16), {name: needed[name] for name in order})
+        assert (changed.beta, changed.transform, changed.feedback_loops) == (0, False, 1)
 
 
 @pytest.mark.parametrize(

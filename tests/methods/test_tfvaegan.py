@@ -444,6 +444,16 @@ def test_penalty_weight_is_never_reset(small_world: World) -> None:
     assert [float(log["lambda"]) for log in logs] == pytest.approx([10 / 1.1**n for n in range(1, 7)], rel=1e-5)
 
 
+def test_penalty_weight_follows_the_mean_of_all_critic_updates(small_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = small_world()
+    method = TFVAEGAN(view, Hyperparameters(**SMALL), seed=1)
+    penalties = iter([2.0, 2.0, 0.9, 0.9, 0.9])
+    monkeypatch.setattr(method, "_update_critic", lambda *_: (torch.tensor(next(penalties)), torch.tensor(0.0)))
+    log = method.step(Batches(view), LOOP_0)
+    assert float(log["penalty"]) == pytest.approx(1.34)
+    assert float(log["lambda"]) == pytest.approx(11)
+
+
 def test_penalty_weight_can_be_held(small_world: World) -> None:
     view = small_world()
     method = TFVAEGAN(view, Hyperparameters(adaptive_penalty=False, penalty=3.0, **SMALL), seed=1)

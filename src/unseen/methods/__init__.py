@@ -82,7 +82,7 @@ def with_settings(hyperparameters: Any, recipe: Recipe, settings: Mapping[str, s
     for name in settings:
         if name not in known:
             raise SettingsError(f"there is no setting '{name}'; there are {', '.join(sorted(known))}")
-    changed = {name: _parse(name, text, known[name]) for name, text in settings.items()}
+    changed: dict[str, Any] = {name: _parse(name, text, known[name]) for name, text in settings.items()}
     # All at once: some settings are only valid together.
     return (
         replace(hyperparameters, **{name: value for name, value in changed.items() if name in vars(hyperparameters)}),

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+# The tests' matrices are so small that a second thread costs more than it brings, on a busy machine many times more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from unseen.data import ClassTable, Dataset, Pictures, Provenance, Split
 
 if TYPE_CHECKING:
     from unseen.evaluation.protocol import Task
+    from unseen.scaling import ScaledView
 
 
 @pytest.fixture(scope="session")
@@ -139,3 +143,34 @@ def make_tiny_task(
 def tiny_task() -> Callable[..., Task]:
     """`make_tiny_task`, for tests in folders below."""
     return make_tiny_task
+
+
+@pytest.fixture(scope="session")
+def small_world() -> Callable[..., ScaledView]:
+    """Builds a tiny world of Gaussian classes whose means follow from their embeddings, scaled as methods see it.
+
+    12 seen and 4 unseen classes, five rows each, d = 24, a = 8. Unseen ids lie between seen ones, so that a mistaken index
+    shows. Rows of unseen classes come last, and only when asked for.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from unseen.scaling import ScaledView
+
+    def build(unit_interval: bool = True, unseen_rows: bool = False, dtype: torch.dtype = torch.float32) -> ScaledView:
+        generator = torch.Generator().manual_seed(7)
+        unseen = torch.tensor([2, 5, 9, 14])
+        seen = torch.tensor([i for i in range(16) if i not in unseen.tolist()])
+        embeddings = F.normalize(torch.randn(16, 8, generator=generator), dim=1)
+        means = 3 * embeddings @ torch.randn(8, 24, generator=generator)
+        labels = torch.cat([seen, unseen]).repeat_interleave(5)
+        features = means[labels] + 0.3 * torch.randn(len(labels), 24, generator=generator)
+        if unit_interval:
+            low, high = features[:60].amin(dim=0), features[:60].amax(dim=0)
+            features = (features - low) / (high - low)
+        if not unseen_rows:
+            features, labels = features[:60], labels[:60]
+        names = tuple(f"class {i}" for i in range(16))
+        return ScaledView(features.to(dtype), labels, embeddings.to(dtype), names, seen, unseen, unit_interval)
+
+    return build

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unseen.scaling import NO_SPREAD
+
 
 @dataclass(frozen=True)
 class LinearScores:
@@ -32,11 +34,16 @@ def discriminant(means: Tensor, covariance: Tensor, shrinkage: float) -> LinearS
     """Scores x Σ⁻¹ μ_c − ½ μ_cᵀ Σ⁻¹ μ_c of Gaussian classes with equal priors.
 
     Args:
-        means: (C, d) float64; covariance: (d, d), shrunk here to (1−s) Σ + s tr(Σ)/d · I.
-        shrinkage: s.
+        means: (C, d) float64; covariance: (d, d), shrunk here to (1−s) Σ + s tr(Σ)/d · I. Where nothing varies within
+            classes it is I, which makes the nearest mean the likeliest class.
+        shrinkage: s, above 0 and at most 1.
     """
     d = means.shape[1]
-    shrunk = (1 - shrinkage) * covariance
-    shrunk += shrinkage * covariance.trace() / d * torch.eye(d, dtype=means.dtype, device=means.device)
+    identity = torch.eye(d, dtype=means.dtype, device=means.device)
+    average = covariance.trace() / d
+    if average <= NO_SPREAD * means.square().mean():
+        shrunk = identity
+    else:
+        shrunk = (1 - shrinkage) * covariance + shrinkage * average * identity
     weight = torch.linalg.solve(shrunk, means.T).T
     return LinearScores(weight.float(), (-0.5 * (weight * means).sum(dim=1)).float())

@@ -50,21 +50,19 @@ class Recipe:
     gamma: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, known in (("scaling", SCALINGS), ("classifier", ("softmax", "gaussian"))):
-            if getattr(self, name) not in known:
-                raise SettingsError(f"{name}={getattr(self, name)!r} does not exist; give {' or '.join(known)}")
-        at_least_0 = ("steps", "epochs", "synthetic", "classifier_batch", "classifier_decay")
-        above_0 = ("synthetic_ratio", "shrinkage", "classifier_lr", "classifier_epochs")
-        for names, fits, wanted in (
-            (at_least_0, lambda value: value >= 0, "0 or more"),
-            (above_0, lambda value: value > 0, "a number above 0"),
-            (("shrinkage",), lambda value: value <= 1, "at most 1"),
-            (("gamma",), math.isfinite, "a finite number"),
-        ):
-            for name in names:
-                value = getattr(self, name)
-                if not (math.isfinite(value) and fits(value)):
-                    raise SettingsError(f"{name}={value!r} cannot work; give {wanted}")
+        for name, choices in (("scaling", SCALINGS), ("classifier", ("softmax", "gaussian"))):
+            if getattr(self, name) not in choices:
+                raise SettingsError(f"there is no {name}={getattr(self, name)!r}; there are {', '.join(choices)}")
+        for name in ("steps", "epochs", "synthetic", "classifier_batch", "classifier_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or a number above it")
+        for name in ("synthetic_ratio", "classifier_lr", "classifier_epochs"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give a number above 0")
+        if not 0 < self.shrinkage <= 1:
+            raise SettingsError(f"shrinkage={self.shrinkage} cannot work; give a number above 0, at most 1")
+        if not math.isfinite(self.gamma):
+            raise SettingsError(f"gamma={self.gamma} cannot work; give a finite number")
 
     def rows_per_class(self, mean_seen_count: float) -> int:
         """Rows to synthesise for each unseen class."""

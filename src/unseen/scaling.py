@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unseen.data.dataset import Ids, TrainingView
+from unseen.errors import SettingsError
 
 Scaling = Literal["minmax", "l2", "whitened"]
 SCALINGS: tuple[Scaling, ...] = ("minmax", "l2", "whitened")
@@ -24,6 +25,9 @@ SCALINGS: tuple[Scaling, ...] = ("minmax", "l2", "whitened")
 WHITENING_SHRINKAGE = 0.1
 """Share of the average variance mixed into the covariance before it is inverted: with fewer rows than dimensions the
 covariance is singular."""
+
+NO_SPREAD = 1e-24
+"""A within-class variance below this share of the mean square is rounding error: float32 rows differ by more or not at all."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,12 @@ class FeatureScaler:
 
         Args:
             features: (n, d).
-            labels: (n,) class ids; used by `whitened` only.
+            labels: (n,) class ids; not used by `minmax`.
+
+        Raises SettingsError for a kind that does not exist.
         """
+        if kind not in SCALINGS:
+            raise SettingsError(f"there is no scaling '{kind}'; there are {', '.join(SCALINGS)}")
         x = features.astype(np.float64)
         d = x.shape[1]
         if kind == "minmax":
@@ -61,7 +69,7 @@ class FeatureScaler:
         within = x - means[inverse]
         freedom = max(1, len(x) - len(classes))
         average = float(np.square(within).sum()) / (freedom * d)
-        if average <= 0:  # one row a class: nothing varies within
+        if average <= NO_SPREAD * np.square(x).mean():  # one row a class, or the same one again
             average = 1.0
         if kind == "l2":
             return FeatureScaler(kind, np.zeros(d), np.full(d, average**-0.5))

@@ -78,17 +78,16 @@ def with_settings(hyperparameters: Any, recipe: Recipe, settings: Mapping[str, s
 
     Raises SettingsError for a name that is no field, listing those that are, and for a value of another type.
     """
-    for name, text in settings.items():
-        owner = next((o for o in (hyperparameters, recipe) if name in vars(o)), None)
-        if owner is None:
-            known = sorted({*vars(hyperparameters), *vars(recipe)})
-            raise SettingsError(f"there is no setting '{name}'; there are {', '.join(known)}")
-        changed = replace(owner, **{name: _parse(name, text, vars(owner)[name])})
-        if owner is recipe:
-            recipe = changed
-        else:
-            hyperparameters = changed
-    return hyperparameters, recipe
+    known = {**vars(recipe), **vars(hyperparameters)}
+    for name in settings:
+        if name not in known:
+            raise SettingsError(f"there is no setting '{name}'; there are {', '.join(sorted(known))}")
+    changed: dict[str, Any] = {name: _parse(name, text, known[name]) for name, text in settings.items()}
+    # All at once: some settings are only valid together.
+    return (
+        replace(hyperparameters, **{name: value for name, value in changed.items() if name in vars(hyperparameters)}),
+        replace(recipe, **{name: value for name, value in changed.items() if name not in vars(hyperparameters)}),
+    )
 
 
 def _parse(name: str, text: str, current: object) -> object:

@@ -7,6 +7,7 @@ Nothing else about a method is known outside its file.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -14,6 +15,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from unseen.errors import SettingsError
 from unseen.linear import LinearScores
 from unseen.scaling import ScaledView, Scaling
 
@@ -139,11 +141,18 @@ class ClosedFormMethod(Protocol):
         ...
 
 
+def above_0(**settings: float) -> None:
+    """Raise SettingsError unless each of these is a finite number above 0."""
+    for name, value in settings.items():
+        if not 0 < value < math.inf:
+            raise SettingsError(f"{name}={value} cannot work; give a number above 0")
+
+
 def optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor that the optimisers remember, by name."""
     for name, optimiser in optimisers.items():
-        for index, group in enumerate(optimiser.state_dict()["state"].items()):
-            yield from ((f"{name}.{index}.{key}", value) for key, value in group[1].items())
+        for index, remembered in optimiser.state_dict()["state"].items():
+            yield from ((f"{name}.{index}.{key}", value) for key, value in remembered.items())
 
 
 def load_optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer], state: Mapping[str, Tensor]) -> None:
@@ -153,5 +162,5 @@ def load_optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer], state:
         for key, value in state.items():
             if key.startswith(f"{name}."):
                 index, entry = key.removeprefix(f"{name}.").split(".")
-                remembered.setdefault(int(index), {})[entry] = value
+                remembered.setdefault(int(index), {})[entry] = value.clone()  # the optimiser would write to it
         optimiser.load_state_dict({**optimiser.state_dict(), "state": remembered})

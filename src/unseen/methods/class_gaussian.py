@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from unseen.errors import SettingsError
 from unseen.linear import LinearScores, discriminant
+from unseen.methods.base import above_0
 from unseen.methods.prototype import class_prototypes
 from unseen.scaling import ScaledView, Scaling
 
@@ -35,6 +37,11 @@ class ClassGaussian:
         "ridge": (0.03, 0.1, 0.3, 1.0, 3.0),
         "shrinkage": (0.03, 0.1, 0.3, 0.6),
     }
+
+    def __post_init__(self) -> None:
+        above_0(ridge=self.ridge)
+        if not 0 < self.shrinkage <= 1:
+            raise SettingsError(f"shrinkage={self.shrinkage} cannot work; give a number above 0, at most 1")
 
     def fit(self, view: ScaledView) -> LinearScores:
         """Estimate means and covariance on the seen rows; the scores of all C classes are linear in x."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.linear import LinearScores
+from unseen.methods.base import above_0
 from unseen.scaling import ScaledView, Scaling
 
 
@@ -35,6 +36,9 @@ class ESZSL:
         "gamma": (1.0, 100.0, 1e4, 1e6),
         "lamda": (0.01, 0.1, 1.0, 10.0),
     }
+
+    def __post_init__(self) -> None:
+        above_0(gamma=self.gamma, lamda=self.lamda)
 
     def fit(self, view: ScaledView) -> LinearScores:
         """Solve for V on the seen rows; the scores of all C classes are linear in x."""

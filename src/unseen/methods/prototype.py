@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unseen.linear import LinearScores
+from unseen.methods.base import above_0
 from unseen.scaling import ScaledView, Scaling
 
 
@@ -26,6 +27,9 @@ class Prototype:
 
     SCALINGS: ClassVar[tuple[Scaling, ...]] = ("minmax", "l2", "whitened")
     GRID: ClassVar[dict[str, tuple[float, ...]]] = {"ridge": (0.03, 0.1, 0.3, 1.0, 3.0)}
+
+    def __post_init__(self) -> None:
+        above_0(ridge=self.ridge)
 
     def fit(self, view: ScaledView) -> LinearScores:
         """Average seen classes, regress unseen ones."""

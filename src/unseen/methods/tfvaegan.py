@@ -14,6 +14,7 @@ Symbols: d length of a feature, a of a class embedding and of z, H hidden width,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -28,6 +29,7 @@ from unseen.methods.base import (
     Clock,
     Draw,
     Streams,
+    above_0,
     load_optimiser_state,
     optimiser_state,
 )
@@ -100,9 +102,10 @@ class Hyperparameters:
         for name in ("hidden", "batch_size", "critic_iterations", "feedback_loops"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 1 or more")
-        for name in ("lr", "decoder_lr", "feedback_lr", "sigma"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give a number above 0")
+        above_0(lr=self.lr, decoder_lr=self.decoder_lr, feedback_lr=self.feedback_lr, sigma=self.sigma)
+        for name in ("gamma_D", "gamma_G", "beta", "a1", "a2", "penalty", "latent", "embedding_noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or a number above it")
         if self.feedback_from not in ("generated", "reconstruction"):
             raise SettingsError(f"feedback_from={self.feedback_from!r} is neither 'generated' nor 'reconstruction'")
 
@@ -294,7 +297,7 @@ def critic_gradients(
 
 
 def _slopes(pre_activation: Tensor) -> Tensor:
-    return torch.where(pre_activation > 0, 1.0, SLOPE).to(pre_activation.dtype)
+    return torch.where(pre_activation > 0, torch.ones_like(pre_activation), SLOPE)
 
 
 # ------------------------------------------------------------------------------------------------------------- method
@@ -393,7 +396,7 @@ class TFVAEGAN(nn.Module):
     def _adapt_penalty(self, penalty: Tensor) -> None:
         """λ ← 1.1 λ where P > 1.05, λ / 1.1 where P < 1.001; tensors throughout, so the device is never waited for."""
         weight = self.penalty_weight
-        weight.mul_(torch.where(penalty > 1.05, 1.1, torch.where(penalty < 1.001, 1 / 1.1, 1.0)))
+        weight.copy_(torch.where(penalty > 1.05, weight * 1.1, torch.where(penalty < 1.001, weight / 1.1, weight)))
 
     def _update_generator(self, x: Tensor, c: Tensor, condition: Tensor, with_feedback: bool) -> dict[str, Tensor]:
         """Minimise L_vae − γ_G · mean D(x̂, c) + βR(Dec(x̂), c) over E, G and, in the feedback loop, F; D is frozen.
@@ -421,7 +424,7 @@ class TFVAEGAN(nn.Module):
             loss = loss + s.beta * semantic
             log["semantic"] = semantic.detach()
         names = ["encoder", "generator"]
-        if with_feedback:
+        if a1 != 0:
             names.append("feedback")
         if self.decoder is not None and not s.freeze_decoder:
             names.append("decoder")

@@ -1,0 +1,484 @@
+"""What every method owes the rest of the library, asked of all entries of `METHODS` by name.
+
+A new method joins by being entered there; what it does otherwise than the rest stands in the tables below, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from itertools import pairwise, permutations
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unseen.errors import SettingsError
+from unseen.methods import METHODS, ClosedForm, Generative, find_method, tfvaegan, with_settings
+from unseen.methods.base import ClassStreams, Clock, GenerativeMethod, load_optimiser_state, optimiser_state
+from unseen.recipe import Recipe
+from unseen.scaling import ScaledView
+from unseen.training import train
+
+World = Callable[..., ScaledView]
+
+GENERATIVE = [name for name, entry in METHODS.items() if isinstance(entry, Generative)]
+CLOSED_FORM = [name for name, entry in METHODS.items() if isinstance(entry, ClosedForm)]
+
+SMALL: dict[str, Any] = {"hidden": 16}
+"""Replaces these of the default hyper-parameters, where a method has them."""
+CHANGES: dict[str, dict[str, Any]] = {
+    # Form of the features → what else differs: the published form of each method, and the one for data without a preset.
+    "in [0, 1]": {"embedding_noise": 0.0, "sample_noise": False},
+    "linear": {},
+}
+NEVER_CHANGES = {
+    "fvaegan": {"network.critic.score.bias": "it cancels between real and fake"},
+    "tfvaegan": {"network.critic.score.bias": "it cancels between real and fake"},
+}
+RECONSTRUCTION = {"fvaegan": "vae", "tfvaegan": "vae"}
+"""The logged term that says how well training rows are reconstructed."""
+FAST = {"lr": 1e-2, "decoder_lr": 1e-2, "feedback_lr": 1e-2}
+"""For the eight samples: learns them by heart within a few hundred steps."""
+HEART = {"embedding_noise": 0.0, "sample_noise": False, "critic_iterations": 1}
+
+
+def settings_for(name: str, view: ScaledView, **changes: Any) -> Any:
+    """Default hyper-parameters, narrow; of the changes those that the method knows."""
+    entry = METHODS[name]
+    assert isinstance(entry, Generative)
+    hyperparameters, _ = entry.default(len(view.labels), view.features.shape[1], view.embeddings.shape[1])
+    known = {field.name for field in fields(hyperparameters)}
+    form = CHANGES["in [0, 1]" if view.unit_interval else "linear"]
+    return replace(hyperparameters, **{k: v for k, v in (SMALL | form | changes).items() if k in known})
+
+
+def build(name: str, view: ScaledView, seed: int = 0, **changes: Any) -> GenerativeMethod:
+    entry = METHODS[name]
+    assert isinstance(entry, Generative)
+    return entry.build(view, settings_for(name, view, **changes), seed)
+
+
+class Rows:
+    """Batches of a view, the same for the same seed."""
+
+    def __init__(self, view: ScaledView, size: int = 16, seed: int = 0) -> None:
+        self.view, self.size = view, size
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        rows = torch.randperm(len(self.view.labels), generator=self.generator)[: self.size]
+        return self.view.features[rows], self.view.labels[rows]
+
+
+def advance(method: GenerativeMethod, draw: Rows, steps: range, per_epoch: int = 2) -> list[dict[str, Tensor]]:
+    """Two steps a loop, so that a few of them go through every loop of an epoch."""
+    return [method.step(draw, Clock(step, per_epoch)) for step in steps]
+
+
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in state.items()}
+
+
+def networks(method: GenerativeMethod) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in method.state().items() if name.startswith("network.")}
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def streams(view: ScaledView, seed: int = 0) -> ClassStreams:
+    return ClassStreams(seed, view.names, view.device)
+
+
+@pytest.fixture(params=list(CHANGES), scope="module")
+def view(request: pytest.FixtureRequest, small_world: World) -> ScaledView:
+    return small_world(unit_interval=request.param == "in [0, 1]")
+
+
+@pytest.fixture(params=GENERATIVE, scope="module")
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def trained(name: str, view: ScaledView) -> GenerativeMethod:
+    """200 steps by the training loop itself, which stops at the first loss that is not finite."""
+    method = build(name, view)
+    looked: list[float] = []
+    train(method, view, 200, seed=0, on_progress=lambda progress: looked.extend(progress.losses.values()))
+    assert len(looked) >= 20
+    return method
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def test_a_step_returns_scalars_without_graph(name: str, view: ScaledView) -> None:
+    for log in advance(build(name, view), Rows(view), range(4)):
+        assert log
+        for term, value in log.items():
+            assert value.shape == (), term
+            assert not value.requires_grad, term
+            assert value.isfinite(), term
+
+
+def test_200_steps_stay_finite(trained: GenerativeMethod) -> None:
+    for entry, value in trained.state().items():
+        assert value.isfinite().all(), entry
+
+
+def test_every_parameter_learns(name: str, view: ScaledView) -> None:
+    """From some step of an epoch, through all its loops."""
+    method = build(name, view)
+    before = networks(method)
+    advance(method, Rows(view), range(2 * method.loops))
+    same = {entry for entry, value in networks(method).items() if torch.equal(value, before[entry])}
+    assert same == set(NEVER_CHANGES.get(name, {})) & before.keys()
+
+
+def test_training_writes_to_none_of_its_data(name: str, view: ScaledView) -> None:
+    versions = [t._version for t in (view.features, view.labels, view.embeddings, view.seen, view.unseen)]
+    method = build(name, view)
+    advance(method, Rows(view), range(4))
+    method.represent(method.sample(view.unseen, streams(view)))
+    assert [t._version for t in (view.features, view.labels, view.embeddings, view.seen, view.unseen)] == versions
+
+
+def test_eight_samples_are_learnt_by_heart(name: str, view: ScaledView) -> None:
+    """The reconstruction falls below a fifth of its start, and every synthetic sample is nearest its own class's mean.
+
+    (What is left of a Bernoulli reconstruction is mostly the entropy of its targets, so that is taken off.)
+    """
+    chosen = torch.tensor([0, 1, 20, 21, 35, 36, 50, 51])  # two each of four classes
+    labels = view.labels[chosen]
+    eight = replace(view, features=view.features[chosen], labels=labels, seen=labels.unique())
+    assert len(eight.seen) == 4
+    method = build(name, eight, **FAST, **HEART)
+    x = eight.features.double()
+    entropy = -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).sum(dim=1).mean() if view.unit_interval else torch.tensor(0.0)
+    losses = [float(log[RECONSTRUCTION[name]] - entropy) for log in advance(method, Rows(eight), range(300))]
+    assert sum(losses[-10:]) / 10 < losses[0] / 5
+    ids = eight.seen.repeat_interleave(25)
+    means = torch.stack([eight.features[labels == k].mean(dim=0) for k in eight.seen])
+    nearest = eight.seen[torch.cdist(method.sample(ids, streams(eight)), means).argmin(dim=1)]
+    assert torch.equal(nearest, ids)
+
+
+# ------------------------------------------------------------------------------------------------- samples, representation
+
+
+def test_samples_have_their_count_length_type_and_place(trained: GenerativeMethod, view: ScaledView) -> None:
+    ids = torch.tensor([14, 2, 2, 9, 0])  # seen classes can be synthesised too
+    made = trained.sample(ids, streams(view))
+    assert made.shape == (5, 24)
+    assert made.dtype == view.features.dtype
+    assert made.device == view.device
+    assert not made.requires_grad
+    assert not torch.equal(made[1], made[2]), "two samples of one class differ"
+    if view.unit_interval:
+        assert ((made >= 0) & (made <= 1)).all()
+    assert trained.sample(ids[:0], streams(view)).shape == (0, 24)
+
+
+def test_samples_follow_seed_and_class_name(trained: GenerativeMethod, view: ScaledView) -> None:
+    ids = view.unseen.repeat_interleave(5)
+    made = trained.sample(ids, streams(view, seed=1))
+    assert torch.equal(made, trained.sample(ids, streams(view, seed=1)))
+    assert not torch.isclose(made, trained.sample(ids, streams(view, seed=2))).all(dim=1).any()
+    renamed = replace(view, names=tuple(n.upper() for n in view.names))
+    assert not torch.isclose(made, trained.sample(ids, streams(renamed, seed=1))).all(dim=1).any()
+
+
+def test_other_classes_may_come_go_and_move(name: str, trained: GenerativeMethod, view: ScaledView) -> None:
+    """A class is known by its name: its samples do not depend on which others there are, nor in what order."""
+    ids = view.unseen.repeat_interleave(5)
+    expected = trained.sample(ids, streams(view))
+
+    def sample_in(table: list[int], asked: list[int]) -> dict[int, Tensor]:
+        """Samples of the classes asked for, in a class table of these classes in this order."""
+        place = {old: new for new, old in enumerate(table)}
+        seen = torch.tensor(sorted(place[k] for k in view.seen.tolist() if k in place))
+        moved = replace(
+            view,
+            embeddings=view.embeddings[table],
+            names=tuple(view.names[k] for k in table),
+            labels=torch.tensor([place.get(k, 0) for k in view.labels.tolist()]),
+            seen=seen,
+            unseen=torch.tensor(sorted(place[k] for k in view.unseen.tolist() if k in place)),
+        )
+        method = build(name, moved)
+        method.load_state(copied(trained.state()))
+        made = method.sample(torch.tensor([place[k] for k in asked for _ in range(5)]), streams(moved))
+        return dict(zip(asked, made.split(5), strict=True))
+
+    own = dict(zip(view.unseen.tolist(), expected.split(5), strict=True))
+    for table, asked in (
+        (list(range(16)), [9]),
+        (list(range(16)), [14, 2]),
+        (list(reversed(range(16))), [2, 5, 9, 14]),
+        ([k for k in range(16) if k != 5], [2, 9, 14]),
+    ):
+        for k, made in sample_in(table, asked).items():
+            torch.testing.assert_close(made, own[k], rtol=0, atol=2e-6)
+
+
+def test_rows_are_represented_one_by_one(trained: GenerativeMethod, view: ScaledView) -> None:
+    together = trained.represent(view.features)
+    assert together.shape[0] == len(view.features)
+    assert not together.requires_grad
+    assert together.dtype == view.features.dtype
+    for size in (1, 7):
+        alone = torch.cat([trained.represent(part) for part in view.features.split(size)])
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-6 * max(1.0, float(together.abs().max())))
+    backwards = trained.represent(view.features.flip(0)).flip(0)
+    torch.testing.assert_close(together, backwards, rtol=0, atol=1e-6 * max(1.0, float(together.abs().max())))
+    assert trained.represent(view.features[:0]).shape == (0, together.shape[1])
+
+
+def test_representation_knows_no_labels(name: str, trained: GenerativeMethod, view: ScaledView) -> None:
+    """It is the same in a world whose rows carry other labels and whose classes other embeddings."""
+    other_world = replace(view, labels=view.labels.flip(0), embeddings=view.embeddings.flip(0))
+    other = build(name, other_world)
+    other.load_state(copied(trained.state()))
+    assert torch.equal(other.represent(view.features), trained.represent(view.features))
+
+
+# ------------------------------------------------------------------------------------------------------- seeds and state
+
+
+def test_same_seed_same_bits_other_seed_other_bits(name: str, view: ScaledView) -> None:
+    methods = [build(name, view, seed) for seed in (1, 1, 2)]
+    logs = [advance(method, Rows(view), range(4)) for method in methods]
+    one, same, other = (copied(method.state()) for method in methods)
+    assert differing(one, same) == []
+    assert all(differing(a, b) == [] for a, b in zip(logs[0], logs[1], strict=True))
+    weights = [entry for entry in one if entry.startswith("network.") and entry.endswith(".weight")]
+    assert set(weights) <= set(differing(one, other))
+
+
+def test_state_continues_bit_for_bit(name: str, view: ScaledView) -> None:
+    """Saved anywhere in an epoch, loaded into a method of another seed, in whatever order the entries come."""
+    for saved_after in (1, 2, 3):
+        method, draw = build(name, view, seed=1), Rows(view)
+        advance(method, draw, range(saved_after))
+        kept = {entry: value.clone() for entry, value in sorted(method.state().items(), reverse=True)}
+        position = draw.generator.get_state()
+        expected_logs = advance(method, draw, range(saved_after, 6))
+
+        again, draw_again = build(name, view, seed=2), Rows(view)
+        advance(again, draw_again, range(2))
+        untouched = copied(kept)
+        again.load_state(kept)
+        draw_again.generator.set_state(position)
+        logs = advance(again, draw_again, range(saved_after, 6))
+        assert differing(copied(method.state()), copied(again.state())) == []
+        assert all(differing(a, b) == [] for a, b in zip(expected_logs, logs, strict=True))
+        assert differing(kept, untouched) == [], "what was loaded is not written to"
+        assert torch.equal(method.sample(view.unseen, streams(view)), again.sample(view.unseen, streams(view)))
+
+
+def test_networks_alone_are_enough_to_sample_and_represent(name: str, trained: GenerativeMethod, view: ScaledView) -> None:
+    """An evaluation loads no optimiser."""
+    other = build(name, view, seed=5)
+    other.load_state({k: v.clone() for k, v in trained.state().items() if k.startswith("network.")})
+    ids = view.unseen.repeat_interleave(3)
+    assert torch.equal(other.sample(ids, streams(view)), trained.sample(ids, streams(view)))
+    assert torch.equal(other.represent(view.features), trained.represent(view.features))
+
+
+def test_synthesis_leaves_training_as_it_is(name: str, view: ScaledView) -> None:
+    quiet, asked = build(name, view), build(name, view)
+    draws = Rows(view), Rows(view)
+    for step in range(4):
+        advance(quiet, draws[0], range(step, step + 1))
+        asked.represent(asked.sample(view.unseen, streams(view)))
+        advance(asked, draws[1], range(step, step + 1))
+    assert differing(copied(quiet.state()), copied(asked.state())) == []
+
+
+def test_optimisers_of_many_parameters_survive_two_round_trips() -> None:
+    """Files list entries by name, "10" before "2"; the numbers, not the places, say which parameter is meant."""
+
+    def optimiser() -> tuple[list[Tensor], torch.optim.Optimizer]:
+        parameters = [torch.full((2,), float(k)) for k in range(13)]
+        return parameters, torch.optim.Adam(parameters, 0.1)
+
+    parameters, first = optimiser()
+    for k, parameter in enumerate(parameters):
+        parameter.grad = torch.full((2,), k + 1.0)
+    first.step()
+    state = dict(optimiser_state({"net": first}))
+    for _ in range(2):
+        _, other = optimiser()
+        load_optimiser_state({"net": other}, dict(sorted(state.items())))
+        again = dict(optimiser_state({"net": other}))
+        assert differing(state, again) == []
+        state = again
+
+
+# ------------------------------------------------------------------------------------------------------------- no leaks
+
+
+def test_unseen_embeddings_train_nothing_unless_declared(name: str, view: ScaledView) -> None:
+    embeddings = view.embeddings.clone()
+    embeddings[view.unseen] = -embeddings[view.unseen].roll(1, dims=1)
+    methods = [build(name, v) for v in (view, replace(view, embeddings=embeddings))]
+    for method in methods:
+        advance(method, Rows(view), range(6))
+    changed = differing(*(copied(method.state()) for method in methods))
+    assert bool(changed) == methods[0].uses_unseen_embeddings
+    made = [method.sample(view.unseen, streams(view)) for method in methods]
+    assert not torch.isclose(*made).all(dim=1).any(), "yet synthesis follows them"
+
+
+def test_unseen_classes_may_be_fewer_in_training(name: str, view: ScaledView) -> None:
+    """Which classes are unseen, and how many, is not known to training unless declared."""
+    methods = [build(name, v) for v in (view, replace(view, unseen=view.unseen[:1]))]
+    if methods[0].uses_unseen_embeddings:
+        pytest.skip("declared: training looks at the unseen classes")
+    for method in methods:
+        advance(method, Rows(view), range(4))
+    assert differing(*(copied(method.state()) for method in methods)) == []
+
+
+# --------------------------------------------------------------------------------------------------- closed-form methods
+
+
+def solver(name: str) -> Any:
+    entry = METHODS[name]
+    assert isinstance(entry, ClosedForm)
+    return entry.hyperparameters()
+
+
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_scores_have_their_shape_and_recognise_training_rows(name: str, view: ScaledView) -> None:
+    fitted = solver(name).fit(view)
+    scores = fitted(view.features)
+    assert scores.shape == (60, 16)
+    assert scores.dtype == torch.float32
+    assert scores.isfinite().all()
+    among_seen = view.seen[scores[:, view.seen].argmax(dim=1)]
+    # A bilinear map of 24 × 8 weights may miss some of 12 classes' rows; chance is 8 per cent.
+    assert (among_seen == view.labels).float().mean() > 0.6
+    again = solver(name).fit(view)
+    assert torch.equal(again.weight, fitted.weight)
+    assert torch.equal(again.bias, fitted.bias)
+
+
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_scores_transfer_to_unseen_classes(name: str, view: ScaledView, small_world: World) -> None:
+    """Class means are linear in the embeddings here, so unseen rows must be recognised better than by chance (25 %)."""
+    everything = small_world(view.unit_interval, unseen_rows=True)
+    embeddings = F.normalize(view.embeddings - view.embeddings[view.seen].mean(dim=0), dim=1)  # as the command line does
+    fitted = solver(name).fit(replace(view, embeddings=embeddings))
+    rows = torch.isin(everything.labels, view.unseen)
+    scores = fitted(everything.features[rows])[:, view.unseen]
+    assert (view.unseen[scores.argmax(dim=1)] == everything.labels[rows]).float().mean() >= 0.7
+
+
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_scores_of_a_class_do_not_depend_on_unseen_ones(name: str, view: ScaledView) -> None:
+    embeddings = view.embeddings.clone()
+    embeddings[view.unseen[0]] = -embeddings[view.unseen[0]]
+    one, other = (solver(name).fit(v) for v in (view, replace(view, embeddings=embeddings)))
+    kept = torch.tensor([k for k in range(16) if k != int(view.unseen[0])])
+    assert torch.equal(one.weight[kept], other.weight[kept])
+    assert torch.equal(one.bias[kept], other.bias[kept])
+    assert not torch.allclose(one.weight[view.unseen[0]], other.weight[view.unseen[0]])
+
+
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_order_of_rows_and_classes_is_no_part_of_a_solution(name: str, view: ScaledView) -> None:
+    backwards = replace(
+        view,
+        features=view.features.flip(0),
+        labels=15 - view.labels.flip(0),
+        embeddings=view.embeddings.flip(0),
+        names=view.names[::-1],
+        seen=(15 - view.seen).flip(0),
+        unseen=(15 - view.unseen).flip(0),
+    )
+    scores, turned = (solver(name).fit(v)(view.features) for v in (view, backwards))
+    torch.testing.assert_close(scores, turned.flip(1), rtol=1e-4, atol=1e-4 * float(scores.abs().max()))
+
+
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_what_blind_tries_is_valid(name: str, view: ScaledView) -> None:
+    entry = METHODS[name]
+    assert isinstance(entry, ClosedForm)
+    kind = entry.hyperparameters
+    assert 1 <= len(kind.SCALINGS) <= 3
+    assert set(kind.GRID) == {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    for setting, values in kind.GRID.items():
+        assert all(low < high for low, high in pairwise(values))
+        for value in values:
+            assert kind(**{setting: value}).fit(view).weight.isfinite().all()
+
+
+# ----------------------------------------------------------------------------------------------------- names and settings
+
+
+def test_methods_are_found_by_the_name_they_are_entered_under() -> None:
+    for name, entry in METHODS.items():
+        assert entry.name == name
+        assert find_method(name) is entry
+        assert entry.title
+    with pytest.raises(SettingsError, match=r"'tfvaegann'.*eszsl.*tfvaegan"):
+        find_method("tfvaegann")
+
+
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_presets_and_scalings_are_complete(name: str) -> None:
+    entry = METHODS[name]
+    assert isinstance(entry, Generative)
+    assert 1 <= len(entry.scalings) <= 3
+    kind = type(entry.default(100, 512, 16)[0])
+    for hyperparameters, recipe in entry.presets.values():
+        assert type(hyperparameters) is kind
+        assert recipe.steps or recipe.epochs
+        assert recipe.synthetic
+
+
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_settings_reach_their_owner(name: str) -> None:
+    entry = METHODS[name]
+    assert isinstance(entry, Generative)
+    hyperparameters, recipe = entry.default(100, 512, 16)
+    changed, changed_recipe = with_settings(
+        hyperparameters, recipe, {"batch_size": "7", "steps": "12", "centred": "False", "classifier_lr": "1e-2"}
+    )
+    assert changed == replace(hyperparameters, batch_size=7)
+    assert changed_recipe == replace(recipe, steps=12, centred=False, classifier_lr=0.01)
+
+
+def test_settings_that_need_each_other_may_come_in_any_order() -> None:
+    """TF-VAEGAN refuses beta=0 unless two others change with it."""
+    needed = {"beta": "0", "transform": "false", "feedback_loops": "1"}
+    for order in permutations(needed):
+        changed, _ = with_settings(*tfvaegan.default(100, 512, 16), {name: needed[name] for name in order})
+        assert (changed.beta, changed.transform, changed.feedback_loops) == (0, False, 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("stepps", "3", r"no setting 'stepps'; there are .*\bsteps\b"),
+        ("steps", "many", r"steps='many' is not a whole number"),
+        ("steps", "1.5", r"steps='1.5' is not a whole number"),
+        ("classifier_lr", "fast", r"classifier_lr='fast' is not a number"),
+        ("centred", "yes", r"centred='yes' is not true or false"),
+        ("scaling", "whitend", r"whitend"),
+    ],
+)
+def test_a_wrong_setting_gets_one_sentence(setting: str, value: str, sentence: str) -> None:
+    for name in METHODS:
+        entry = METHODS[name]
+        both = entry.default(100, 512, 16) if isinstance(entry, Generative) else (entry.hyperparameters(), Recipe())
+        with pytest.raises(SettingsError, match=sentence) as caught:
+            with_settings(*both, {setting: value})
+        assert "\n" not in str(caught.value)

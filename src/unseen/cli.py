@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from unseen.errors import SettingsError, UnseenError
+from unseen.errors import SettingsError, Stopped, UnseenError
 
 if TYPE_CHECKING:
     from unseen.data.dataset import Dataset
@@ -51,8 +51,6 @@ def main() -> None:
         messages.print("stopped")
         sys.exit(130)
     except UnseenError as error:
-        from unseen.training import Stopped
-
         messages.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(130 if isinstance(error, Stopped) else 2 if isinstance(error, SettingsError) else 1)
 

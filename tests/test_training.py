@@ -307,7 +307,9 @@ def test_a_damaged_checkpoint_is_a_sentence(view: ScaledView, tmp_path: Path) ->
     checkpoint = tmp_path / "checkpoint.safetensors"
     train(Walk(), view, 10, 3, checkpoint=checkpoint)
     whole = checkpoint.read_bytes()
-    for damaged in (whole[:-1], whole[:50], b""):
+    flipped = bytearray(whole)
+    flipped[-3] ^= 1
+    for damaged in (whole[:-1], whole[:50], b"", bytes(flipped)):
         checkpoint.write_bytes(damaged)
         with pytest.raises(DataError, match=rf"{checkpoint} is damaged"):
             train(Walk(), view, 20, 3, checkpoint=checkpoint)

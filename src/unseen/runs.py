@@ -85,7 +85,7 @@ def run_in_folder(task: Task, folder: Path, description: dict[str, Any], resume:
 
         outcome = run(task, Watch(folder, on_phase, on_progress))
         history.close()
-        write_arrays(folder / "weights.safetensors", weights_of(outcome))
+        write_arrays(folder / "weights.safetensors", weights_of(outcome), sealed=True)
         write_text(folder / "per_class.csv", per_class_csv(task.dataset, outcome))
         write_json(folder / "result.json", outcome.row)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)

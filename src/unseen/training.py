@@ -149,7 +149,8 @@ def _look(pending: list[dict[str, Tensor]], done: int) -> dict[str, float]:
 def _save(method: GenerativeMethod, rows: Streams, path: Path, step: int) -> None:
     tensors = {f"method.{name}": value for name, value in method.state().items()}
     tensors |= {f"rows.{name}": value for name, value in rows.state().items()}
-    write_arrays(path, {name: value.detach().cpu().numpy() for name, value in tensors.items()}, {"step": str(step)})
+    arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+    write_arrays(path, arrays, {"step": str(step)}, sealed=True)
 
 
 def _resume(method: GenerativeMethod, rows: Streams, path: Path, device: torch.device) -> int:

@@ -176,7 +176,7 @@ class _StoredGenerators:
 
         def store(step: int) -> None:
             networks = {n: t.cpu().numpy() for n, t in trained.state().items() if n.startswith("network.")}
-            write_arrays(self._stored(step), networks)
+            write_arrays(self._stored(step), networks, sealed=True)
 
         checkpoint = self._path / "checkpoint.safetensors"
         train(

@@ -37,6 +37,9 @@ STYLES = ("noto", "noto-v1", "twemoji", "emojione", "fluent-emoji", "fluent-emoj
 LOOK_ALIKES = (("noto", "noto-v1"), ("fluent-emoji", "fluent-emoji-flat"))
 """Styles whose pictures of one class are often nearly the same drawing: they stay on one side of the train/test cut."""
 
+DESIGN_LICENCES = {"fxemoji": ("CC BY 4.0", "CC-BY-4.0")}
+"""Where the author's own licence file says something else about the drawings than the package, which names the code's."""
+
 GROUPS = {3: "animals-nature", 4: "food-drink", 5: "travel-places", 6: "activities", 7: "objects"}
 """Groups of emojibase that are used. People, smileys, flags and symbols, and with them skin tones and gender, are not."""
 DEMO_GROUPS = frozenset({3, 4})
@@ -69,6 +72,9 @@ SIDE, MARGIN = 256, 28
 """Pixels of a raster and of the white margin on every side of it."""
 
 TILE, TILE_COLUMNS = 64, 32
+FIXTURES = ("frog", "egg", "star", "pill")
+"""Classes whose SVGs stand among the tests' fixtures, which rebuild them."""
+
 LARGEST_FILE = 8_900_000
 LARGEST_FOLDER = 14_000_000
 
@@ -95,7 +101,7 @@ class Emoji:
 
 
 def sentence_of(label: str, keywords: Iterable[str]) -> str:
-    """What is said about a class: '<CLDR short name>: <keyword>, <keyword>, …', keywords in CLDR's order."""
+    """What is said about a class: '<CLDR short name>: <keyword>, <keyword>, …', keywords in emojibase's order."""
     others = [word for word in keywords if word.casefold() != label.casefold()]
     return f"{label}: {', '.join(others)}" if others else label
 
@@ -259,10 +265,16 @@ def make_pictures(demo: Split, labels: NDArray[np.int64], rasters: list[Image.Im
     return Pictures(stored.getvalue(), "image/webp", TILE, TILE_COLUMNS, rows)
 
 
+def licence_of(icons: IconSet) -> tuple[str, str]:
+    """The licence of a style's drawings: as people write it, and as SPDX does."""
+    stated = icons.info["license"]
+    return DESIGN_LICENCES.get(icons.style, (stated["title"], stated["spdx"]))
+
+
 def attribution(icons: IconSet) -> str:
     """The line that has to stand wherever this style's pictures are shown."""
-    info, licence = icons.info, icons.info["license"]
-    return f"{info['name']}: {info['author']['name']}, {licence['title']} ({info['author']['url']})"
+    author = icons.info["author"]
+    return f"{icons.info['name']}: {author['name']}, {licence_of(icons)[0]} ({author['url']})"
 
 
 def build(folder: Path) -> tuple[Dataset, list[list[str]], list[list[str]]]:
@@ -320,13 +332,14 @@ def build(folder: Path) -> tuple[Dataset, list[list[str]], list[list[str]]]:
             embedding_source=f"{texts.description}; of the sentence '<CLDR short name>: <keyword>, <keyword>, ...'",
             licence=(
                 "pictures: "
-                + ", ".join(f"{style} {sets[style].info['license']['spdx']}" for style in STYLES)
+                + ", ".join(f"{style} {licence_of(sets[style])[1]}" for style in STYLES)
                 + "; names and keywords: MIT and Unicode-3.0"
             ),
         ),
         pictures=make_pictures(splits["demo"], labels, rasters),
         attributions=(
             *(attribution(sets[style]) for style in STYLES),
+            "The pictures are shown small and on white, otherwise unchanged; licence texts and links: NOTICE",
             "Names and keywords: emojibase, Miles Johnson, MIT; Unicode CLDR, Unicode, Inc., Unicode License v3",
         ),
     )
@@ -337,11 +350,19 @@ def build(folder: Path) -> tuple[Dataset, list[list[str]], list[list[str]]]:
     return dataset, groups, table
 
 
+def write_fixtures(packages: Path, folder: Path) -> None:
+    """Write the SVGs of a few small classes as `<class>/<style>.svg`."""
+    for one in read_emoji(packages)[0]:
+        for icon in one.icons if one.name in FIXTURES else ():
+            write_text(folder / one.name / f"{icon.style}.svg", icon.svg)
+
+
 def main() -> None:
     """Build and write the data set, the table of pictures and the near-duplicates; say what came out."""
     here = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     here.add_argument("--packages", type=Path, default=HERE / "node_modules", help="folder with the pinned npm packages")
     here.add_argument("--out", type=Path, default=HERE.parents[1] / "src/unseen/data/emoji")
+    here.add_argument("--fixtures", type=Path, default=HERE.parents[1] / "tests/fixtures/emoji")
     here.add_argument("--tables", type=Path, default=HERE, help="folder for pictures.csv and near_duplicates.json")
     options = here.parse_args()
     dataset, groups, table = build(options.packages)
@@ -350,6 +371,7 @@ def main() -> None:
     csv.writer(written, lineterminator="\n").writerows([["row", "class", "code_points", "style", "icon"], *table])
     write_text(options.tables / "pictures.csv", written.getvalue())
     write_json(options.tables / "near_duplicates.json", {"classes": len(dataset.classes), "groups": groups})
+    write_fixtures(options.packages, options.fixtures)
     sizes = {path.name: path.stat().st_size for path in sorted(options.out.iterdir())}
     print("\n".join(f"{size:>10,} {name}" for name, size in sizes.items()), f"{sum(sizes.values()):>10,} together", sep="\n")
     if sum(sizes.values()) > LARGEST_FOLDER or max(sizes.values()) > LARGEST_FILE + 100_000:

@@ -8,6 +8,7 @@ pseudo-HTML (<b>, <a href>) out of it.
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ SERIES = 7
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 POINTS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
+
+MOST_MARKS = SERIES * len(SHAPES)
+"""Classes that have a colour and shape of their own; beyond them a legend would mislead, and the pointer names a mark."""
 
 LONGEST_LABEL = 28
 MOST_POINTS = 600
@@ -47,12 +51,14 @@ def label(text: str) -> str:
     return html.escape(short, quote=False)
 
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
 _TURNS = {"R", "AL", "AN", "RLE", "LRE", "RLO", "LRO", "PDF", "RLI", "LRI", "FSI", "PDI"}
 
 
 def printable(text: str) -> str:
     """The text with what no HTML page can hold (control characters, halves of a surrogate pair) made visible as �."""
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n" else c for c in text)
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def curve_figure(curves: tuple[Curve, ...]) -> Json:
@@ -134,7 +140,7 @@ def projection_figure(projection: Projection) -> Json:
                 }
             )
     hidden = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
-    layout = {**_layout(height=620), "xaxis": hidden, "yaxis": hidden}
+    layout = {**_layout(height=620), "xaxis": hidden, "yaxis": hidden, "showlegend": len(present) <= MOST_MARKS}
     if len(present) <= MOST_NAMED:
         layout["annotations"] = [_name_at_its_place(projection, int(number)) for number in present]
     return {"data": data, "layout": layout}
@@ -192,8 +198,9 @@ def own_share(projection: Projection) -> float | None:
 def _nearest_labels(points: NDArray[np.float64], others: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     if not len(points) or not len(others):
         return np.zeros(0, dtype=np.int64)
-    distances = ((points[:, None, :] - others[None, :, :]) ** 2).sum(axis=2)
-    nearest: NDArray[np.int64] = labels[distances.argmin(axis=1)]
+    from scipy.spatial import KDTree  # here, because a page without a plane needs no scipy
+
+    nearest: NDArray[np.int64] = labels[KDTree(others).query(points)[1]]
     return nearest
 
 
@@ -222,8 +229,8 @@ def confusion_figure(confusion: Confusion) -> Json:
                 "customdata": part.tolist(),
                 "zmin": 0,
                 "zmax": 100,
-                "xgap": 1,
-                "ygap": 1,
+                "xgap": int(ticks),
+                "ygap": int(ticks),
                 "colorscale": [[0, {"css": "heat-0"}], [0.5, {"css": "heat-1"}], [1, {"css": "heat-2"}]],
                 "colorbar": {
                     "ticksuffix": " %",

@@ -79,6 +79,7 @@ def render(page: Page) -> str:
         faces=_faces(page.gallery),
         places=figures.places(page.projection) if page.projection else (),
         own_share=figures.own_share(page.projection) if page.projection else None,
+        marks_limit=figures.MOST_MARKS,
         taken=figures.taken_for(page.confusion) if page.confusion else (),
         confusion_width=figures.confusion_width(page.confusion) if page.confusion else 0,
         confused_limit=figures.MOST_CONFUSED,

@@ -44,7 +44,7 @@ def project(
         real_labels: (n,) indices into `names`.
         synthetic: (m, d) features that the method made for these classes.
         synthetic_labels: (m,) indices into `names`.
-        seed: of the row choice and of t-SNE.
+        seed: of the row choice; t-SNE starts from the first two components, whatever the seed.
         names: the unseen classes.
         method: whose synthetic features these are.
         rows: at most this many of each kind.
@@ -129,7 +129,8 @@ def _plane(x: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     if not np.ptp(x, axis=0).any():  # one point, however often: t-SNE would divide by its spread
         return np.zeros((len(x), 2))
     components = min(COMPONENTS, *x.shape)
-    # Several threads add up in an order that differs from run to run, and t-SNE amplifies the last bit into another picture.
+    # Several threads add up in another order, and so to other bits, than one does; and where other programs are running too,
+    # they wait for each other at every step: four times the time of one thread, on two busy cores.
     with threadpool_limits(limits=1):
         reduced: NDArray[Any] = PCA(components, svd_solver="full").fit_transform(x.astype(np.float64))
         if len(x) < FEWEST_FOR_TSNE or components < 2:

@@ -5,10 +5,14 @@ A published preset states a recipe beside its hyper-parameters; `blind` chooses 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from unseen.scaling import Scaling
+from unseen.errors import SettingsError
+from unseen.scaling import SCALINGS, Scaling
+
+CLASSIFIERS = ("softmax", "gaussian")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class Recipe:
         classifier_decay: weight of ½‖W‖² in the classifier's mean loss.
         gamma: subtracted from the scores of seen classes, in units of the spread of the margin (max seen − max unseen)
             on the classifier's training rows.
+
+    Raises:
+        SettingsError: a value cannot work.
     """
 
     scaling: Scaling = "minmax"
@@ -46,6 +53,21 @@ class Recipe:
     classifier_batch: int = 0
     classifier_decay: float = 0.0
     gamma: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("scaling", SCALINGS), ("classifier", CLASSIFIERS)):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"{name}={getattr(self, name)!r} does not exist; there are {', '.join(allowed)}")
+        for name in ("steps", "epochs", "synthetic", "classifier_batch", "classifier_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or more")
+        for name in ("synthetic_ratio", "classifier_lr", "classifier_epochs"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SettingsError(f"{name}={getattr(self, name)} cannot work; give a number above 0")
+        if not 0 <= self.shrinkage <= 1:
+            raise SettingsError(f"shrinkage={self.shrinkage} cannot work; give a share from 0 to 1")
+        if not math.isfinite(self.gamma):
+            raise SettingsError(f"gamma={self.gamma} cannot work; give a finite number")
 
     def rows_per_class(self, mean_seen_count: float) -> int:
         """Rows to synthesise for each unseen class."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from unseen.data.dataset import Ids
+from unseen.errors import DataError
 from unseen.evaluation.metrics import harmonic_mean, per_class_accuracy
 from unseen.evaluation.predictor import generative_predictor
 from unseen.evaluation.protocol import Outcome
@@ -29,9 +30,16 @@ def oracle(outcome: Outcome, recipe: Recipe, seed: int) -> dict[str, Any]:
         outcome: of a generative method; its scaling and representation are used.
         recipe: of the final classifier.
         seed: of the halves and the classifier.
+
+    Raises:
+        DataError: an unseen class has a single test row, which cannot be halved.
     """
     begun = time.monotonic()
     view, test, predictor = outcome.view, outcome.test, outcome.predictor
+    if np.unique(test.unseen_labels, return_counts=True)[1].min() < 2:
+        raise DataError(
+            "the oracle learns from half of each unseen class's test rows and one of them has a single row; it is left out"
+        )
     first_half = _halves(test.unseen_labels, seed)
     real_seen = predictor.represent(view.features)
     predicted = np.empty(len(test.unseen_labels), np.int64)

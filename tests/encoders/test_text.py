@@ -68,6 +68,18 @@ def test_bits_depend_on_nothing_but_the_text(encoder):
     assert len(np.unique(together, axis=0)) == len(SENTENCES)
 
 
+def test_bits_do_not_depend_on_the_number_of_threads(encoder):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = encoder.encode(SENTENCES)
+        torch.set_num_threads(2)
+        np.testing.assert_array_equal(encoder.encode(SENTENCES), alone)
+        assert torch.get_num_threads() == 2  # the caller's setting is left as it was
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_case_does_not_matter_but_words_do(encoder):
     upper, lower, other = encoder.encode(["A RED APPLE", "a red apple", "a green apple"])
     np.testing.assert_array_equal(upper, lower)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,16 +68,15 @@ class TextEncoder:
         import torch
 
         tokenizer, weights = self._tokenizer, self._weights
-        rows = np.empty((0, WIDTH), np.float32)
         embeddings = []
-        with torch.inference_mode():
+        with torch.inference_mode(), one_thread():
             for position, text in enumerate(texts):
                 if not text.strip():
                     raise DataError(f"text {position} is blank, so it says nothing; describe the class")
                 tokens = torch.tensor(tokenizer.encode(text).ids)
                 pooled = last_layer(tokens, weights).mean(dim=0)
                 embeddings.append(torch.nn.functional.normalize(pooled, dim=0).numpy())
-        return np.stack(embeddings) if embeddings else rows
+        return np.stack(embeddings) if embeddings else np.empty((0, WIDTH), np.float32)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -96,6 +96,19 @@ class TextEncoder:
 
         arrays, _ = read_arrays(_checked(model_folder() / "model.safetensors", WEIGHTS_SHA256))
         return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: the last bits of a product depend on their number, and for one text more do not help."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def last_layer(tokens: Tensor, weights: dict[str, Tensor]) -> Tensor:

@@ -13,13 +13,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from unseen import cli
 from unseen.data import Dataset
+from unseen.methods import METHODS, Generative
+from unseen.recipe import Recipe
 from unseen.report import assemble
 from unseen.storage import read_arrays, write_arrays, write_json
 
@@ -547,3 +549,49 @@ def test_a_reader_who_has_seen_enough_is_no_error(toy_folder: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+# --- the demo
+
+
+@pytest.fixture
+def small_demo(toy: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo on the toy data, with settings that take a second."""
+    entry = METHODS["tfvaegan"]
+    assert isinstance(entry, Generative)
+
+    def default(rows: int, d: int, a: int) -> tuple[Any, Recipe]:
+        settings, recipe = entry.default(rows, d, a)
+        return replace(settings, hidden=8, batch_size=16), replace(recipe, steps=4, classifier_epochs=2)
+
+    monkeypatch.setitem(cast(dict[str, Any], METHODS), "tfvaegan", replace(entry, default=default, scalings=("minmax",)))
+    demo = replace(toy, splits={"demo": replace(toy.split("first"), name="demo")})
+    monkeypatch.setattr("unseen.data.open_dataset", {"emoji": demo}.__getitem__)
+
+
+@pytest.mark.usefixtures("small_demo", "no_page")
+def test_demo_prints_one_table_one_verdict_and_the_page(tmp_path: Path) -> None:
+    said = unseen("demo", "--out", tmp_path)
+    assert said.code == 0, said.err
+    assert "3 unseen classes, protocol blind, seed 0" in said.out
+    lines = [line.split() for line in said.out.splitlines()]
+    [head] = [line for line in lines if line[:1] == ["method"]]
+    assert {"T1", "U", "S", "H", "AUSUC", "95", "pictures", "width", "steps", "seconds"} <= set(head)
+    assert [line[0] for line in lines if line and line[0] in METHODS] == ["eszsl", "class-gaussian", "tfvaegan"]
+    assert said.out.splitlines()[-2].startswith("TF-VAEGAN ")
+    assert "beat class-Gaussian" in said.out.splitlines()[-2]
+    assert said.out.splitlines()[-1] == f"page: {tmp_path / 'report.html'}"
+
+
+@pytest.mark.usefixtures("small_demo")
+def test_demo_prints_one_json_array_and_does_without_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    said = unseen("demo", "--out", tmp_path, "--seed", 1, "--json")
+    assert [(row["method"], row["seed"], row["protocol"]) for row in said.json] == [
+        ("eszsl", 1, "blind"),
+        ("class-gaussian", 1, "blind"),
+        ("tfvaegan", 1, "blind"),
+    ]
+    assert "note: the report page needs 'plotly" in said.err
+    assert files(tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from unseen import cli
 from unseen.data import Dataset
@@ -460,6 +462,29 @@ def test_methods_is_an_array() -> None:
     assert "nearest prototype" in unseen("methods").out
 
 
+# --- progress
+
+
+def test_progress_tells_step_speed_time_left_and_losses_on_a_terminal_and_in_a_file(
+    toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_page: None
+) -> None:
+    words = ("train", toy_folder, "--protocol", "fixed", *QUICK, "--set", "steps=20")
+    monkeypatch.setattr(cli, "LINE_SECONDS", 0)
+    said = unseen(*words, "--out", tmp_path / "file")
+    assert re.search(r"^step 10 of 20, [\d.]+ steps/s, \d+ s left; .*vae [\d.]+", said.err, re.MULTILINE)
+    assert re.search(r"^step 20 of 20, [\d.]+ steps/s, 0 s left; ", said.err, re.MULTILINE)
+    terminal = StringIO()
+    monkeypatch.setattr(cli, "messages", Console(file=terminal, force_terminal=True, width=200, color_system=None))
+    update = cli.Bar.update
+    monkeypatch.setattr(cli.Bar, "update", lambda *args, **fields: update(*args, refresh=True, **fields))  # at once
+    said = unseen(*words, "--out", tmp_path / "terminal")
+    assert said.err == ""
+    shown = terminal.getvalue()
+    assert " 0/20" not in shown  # the phases around the training do not wear its steps
+    for pattern in (r"training on all seen rows", r"20/20", r"[\d.]+ steps/s, 0 s left", r"vae [\d.]+"):
+        assert re.search(pattern, shown), pattern
+
+
 # --- typed wrongly
 
 
@@ -485,8 +510,12 @@ def test_methods_is_an_array() -> None:
         (("--set", "steps=0", "--protocol", "fixed"), "steps=0 and epochs=0 leave nothing to train"),
         (("--set", "classifier_epochs=0"), "classifier_epochs=0 cannot work"),
         (("--set", "shrinkage=1.5"), "shrinkage=1.5 cannot work; give a share from 0 to 1"),
-        (("--set", "gamma=inf"), "gamma=inf cannot work"),
+        (("--set", "gamma=inf", "--protocol", "fixed"), "gamma=inf cannot work"),
         (("--set", "classifier_decay=-1"), "classifier_decay=-1.0 cannot work"),
+        (("--set", "scaling=l2"), "blind chooses scaling itself; leave it out, or give it with --protocol fixed"),
+        (("--set", "gamma=1", "--set", "synthetic=5"), "blind chooses gamma, synthetic itself"),
+        (("--method", "eszsl", "--set", "lamda=2"), "blind chooses lamda itself"),
+        (("--method", "eszsl", "--set", "steps=5", "--protocol", "fixed"), "method 'eszsl' has no use for steps; leave it out"),
         (("--seed", "one"), "Invalid value for '--seed'"),
         (("--frobnicate",), "No such option: --frobnicate"),
         (("--method", "eszsl", "--protocol", "paper"), "has no epochs to pick on the test rows"),

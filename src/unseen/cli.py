@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
@@ -28,9 +29,13 @@ from rich.text import Text
 import unseen
 from unseen.errors import DataError, MissingDependency, SettingsError, Stopped, UnseenError
 
+LINE_SECONDS = 30.0
+"""Where standard error is a file, a line of progress is written this often."""
+
 if TYPE_CHECKING:
     from unseen.data.dataset import Dataset
     from unseen.evaluation.protocol import Task, Watch
+    from unseen.methods import ClosedForm, Generative
     from unseen.training import Progress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=unseen.__doc__)
@@ -289,6 +294,7 @@ def build_task(
         settings_from = "default"
     if settings:
         hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
+        _refuse_idle(method, protocol, settings)
         settings_from = f"user ({', '.join(settings)}), else {settings_from}"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Task(data, split, method, hyperparameters, recipe, settings_from, protocol, seed, selection, device)
@@ -300,6 +306,23 @@ def _pairs(settings: list[str]) -> Iterator[tuple[str, str]]:
         if not equals or not name:
             raise SettingsError(f"--set {text!r} is not of the form NAME=VALUE; write for example --set lr=0.001")
         yield name.strip(), value.strip()
+
+
+def _refuse_idle(method: Generative | ClosedForm, protocol: str, settings: dict[str, str]) -> None:
+    """Refuse settings that would change nothing: those that `blind` chooses, and a generator's for a method without one."""
+    from unseen.evaluation.selection import CHOSEN
+    from unseen.methods import ClosedForm
+    from unseen.recipe import Recipe
+
+    chosen, idle = set(CHOSEN), set()
+    if isinstance(method, ClosedForm):
+        used = {"scaling", "centred", "gamma"}
+        chosen = {"scaling", "gamma", *method.hyperparameters.GRID}
+        idle = settings.keys() & vars(Recipe()).keys() - used - method.hyperparameters.GRID.keys()
+    if idle:
+        raise SettingsError(f"method '{method.name}' has no use for {', '.join(sorted(idle))}; leave it out")
+    if protocol == "blind" and (twice := settings.keys() & chosen):
+        raise SettingsError(f"blind chooses {', '.join(sorted(twice))} itself; leave it out, or give it with --protocol fixed")
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -352,7 +375,6 @@ def _watching(label: str = "") -> Iterator[Watch]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
         console=messages,
         transient=True,
@@ -363,18 +385,22 @@ def _watching(label: str = "") -> Iterator[Watch]:
         line = bar.add_task(prefix, total=None, speed="", losses="")
 
         def on_phase(phase: str) -> None:
-            bar.reset(line, description=prefix + phase, total=None, speed="", losses="")
+            nonlocal line
+            bar.remove_task(line)  # a reset would keep the last phase's number of steps
+            line = bar.add_task(prefix + phase, total=None, speed="", losses="")
             if not messages.is_terminal:
                 messages.print(prefix + phase, highlight=False)
 
+        last_line = time.monotonic()
+
         def on_progress(progress: Progress) -> None:
-            bar.update(
-                line,
-                completed=progress.step,
-                total=progress.steps,
-                speed=f"{progress.steps_per_second:.1f} steps/s, {progress.seconds_left:.0f} s left",
-                losses="  ".join(f"{name} {value:.3g}" for name, value in progress.losses.items()),
-            )
+            nonlocal last_line
+            speed = f"{progress.steps_per_second:.1f} steps/s, {progress.seconds_left:.0f} s left"
+            losses = "  ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
+            bar.update(line, completed=progress.step, total=progress.steps, speed=speed, losses=losses)
+            if not messages.is_terminal and time.monotonic() - last_line >= LINE_SECONDS:
+                last_line = time.monotonic()
+                _say(f"{prefix}step {progress.step} of {progress.steps}, {speed}; {losses}", "")
 
         yield Watch(None, on_phase, on_progress)
 

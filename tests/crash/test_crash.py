@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from unseen.storage import read_arrays
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks are POSIX")
 
 STAGE = """
@@ -288,7 +290,6 @@ def test_a_signal_from_outside_and_a_second_process_in_the_same_folder(
 ) -> None:
     """The command itself, not forked: the one test that pays for starting it."""
     folder = tmp_path / "run"
-    # held up in the middle by a pipe in place of the history file's reader: no, by many steps; told apart by settings
     words = ("train", str(toy_folder), *FIXED, "--set", "steps=1000000", "--out", str(folder))
     program = "import sys\nfrom unseen.cli import main\nsys.argv = ['unseen', *sys.argv[1:]]\nmain()"
     with subprocess.Popen(
@@ -332,8 +333,6 @@ def test_a_full_disk_is_a_sentence_and_the_last_good_file_is_as_it_was(
     assert full.code == 1
     assert full.err.splitlines()[-1].startswith(f"error: cannot write {folder / name}: No space left on device; ")
     assert temporaries(folder) == []
-    from unseen.storage import read_arrays
-
     assert read_arrays(folder / "checkpoint.safetensors")[1]["step"] == str(kept)
     assert play(*run, "--resume").code == 0
     assert_equal(folder, whole)

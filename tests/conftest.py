@@ -174,3 +174,40 @@ def small_world() -> Callable[..., ScaledView]:
         return ScaledView(features.to(dtype), labels, embeddings.to(dtype), names, seen, unseen, unit_interval)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def toy() -> Dataset:
+    """Eight seen and three unseen classes of twelve rows in six dimensions; each class mean follows from its embedding."""
+    rng = np.random.default_rng(7)
+    embeddings = rng.normal(size=(11, 4))
+    labels = np.repeat(np.arange(11), 12)
+    noise = 0.5 * rng.normal(size=(132, 6))
+    features = (embeddings @ rng.normal(size=(4, 6)))[labels] + noise
+    position = np.tile(np.arange(12), 11)
+    splits = {
+        name: Split.from_rows(
+            name,
+            labels,
+            train=np.flatnonzero(np.isin(labels, seen) & (position < 9)),
+            test_seen=np.flatnonzero(np.isin(labels, seen) & (position >= 9)),
+            test_unseen=np.flatnonzero(~np.isin(labels, seen)),
+        )
+        for name, seen in (("first", np.arange(8)), ("second", np.arange(3, 11)))
+    }
+    return Dataset(
+        name="toy",
+        features=features.astype(np.float32),
+        labels=labels,
+        classes=ClassTable(names=tuple(f"class {letter}" for letter in "abcdefghijk"), embeddings=embeddings),
+        splits=splits,
+        provenance=Provenance(source="drawn", feature_extractor="none", embedding_source="none", licence="none"),
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_folder(toy: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy data set in the native format."""
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    toy.save(folder)
+    return folder

@@ -209,6 +209,23 @@ def test_big_endian_arrays_are_stored_by_value(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_arrays(tmp_path / "a.safetensors")[0]["x"], array)
 
 
+def test_a_sealed_file_tells_of_every_changed_byte(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_arrays(path, {"x": np.arange(6, dtype=np.float32), "k": np.arange(3)}, {"step": "7"}, sealed=True)
+    arrays, metadata = read_arrays(path)
+    assert metadata == {"step": "7"}
+    assert arrays["x"].tolist() == [0, 1, 2, 3, 4, 5]
+    original = path.read_bytes()
+    start = 8 + int.from_bytes(original[:8], "little")
+    assert len(original) - start == 48
+    for position in (*range(start, len(original)), original.index(b'"7"') + 1):
+        data = bytearray(original)
+        data[position] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=r"a\.safetensors is damaged .*its checksum differs"):
+            read_arrays(path)
+
+
 def header(tensors: object, body: bytes = bytes(16)) -> bytes:
     text = json.dumps(tensors).encode()
     return struct.pack("<Q", len(text)) + text + body

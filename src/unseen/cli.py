@@ -7,8 +7,12 @@ wrongly, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
+import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,18 +21,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
-from unseen.errors import SettingsError, UnseenError
+import unseen
+from unseen.errors import DataError, MissingDependency, SettingsError, Stopped, UnseenError
+
+LINE_SECONDS = 30.0
+"""Where standard error is a file, a line of progress is written this often."""
 
 if TYPE_CHECKING:
     from unseen.data.dataset import Dataset
     from unseen.evaluation.protocol import Task, Watch
+    from unseen.methods import ClosedForm, Generative
     from unseen.training import Progress
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n\n")[0])
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=unseen.__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
 app.add_typer(data_app, name="data")
 messages = Console(stderr=True)
@@ -40,21 +50,27 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 def main() -> None:
     """Entry point: run the command and turn our errors into one sentence and an exit code."""
     warnings.showwarning = _show_warning
+    terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever it comes
     try:
         app(standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:  # wrongly typed
-        messages.print(f"error: {error.format_message()}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        if sentence := error.format_message():
+            _say(f"error: {sentence}", "bold red")
         sys.exit(2)
     except typer.Exit as exit_:
         sys.exit(exit_.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        messages.print("stopped")
+    except (KeyboardInterrupt, typer.Abort, Stopped) as stop:
+        _say(str(stop) or "stopped", "bold")
         sys.exit(130)
     except UnseenError as error:
-        from unseen.training import Stopped
-
-        messages.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(130 if isinstance(error, Stopped) else 2 if isinstance(error, SettingsError) else 1)
+        _say(f"error: {error}", "bold red")
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
 
 
 @app.command()
@@ -73,45 +89,58 @@ def train(
 ) -> None:
     """Train a method on a split, score it on the test rows, and keep the run."""
     from unseen.data import open_dataset
+    from unseen.data.opening import BUILT_IN
     from unseen.evaluation.oracle import oracle
     from unseen.presets import write_preset
-    from unseen.report.assemble import write_report
+    from unseen.recipe import Recipe
     from unseen.runs import describe, preset_of, run_in_folder
 
+    if save_preset is not None and protocol != "blind":
+        raise SettingsError("--save-preset keeps what `blind` chose, so it needs --protocol blind")
     data = open_dataset(dataset)
     task = build_task(data, split, method, protocol, seed, dict(_pairs(settings or [])), preset)
-    folder = out or Path("runs") / f"{data.name}-{task.split}-{method}-{protocol}-seed{seed}"
+    folder = out or Path("runs") / _file_name(f"{data.name}-{task.split}-{method}-{protocol}-seed{seed}")
     command = _command()
-    source = dataset if not Path(dataset).exists() else str(Path(dataset).resolve())
-    with _watching() as watch:
-        outcome = run_in_folder(task, folder, describe(task, source, command), resume, watch)
-    rows = [outcome.row]
-    if outcome.trained is not None:
-        from unseen.recipe import Recipe
-
-        rows.append(oracle(outcome, Recipe(**outcome.row["recipe"]), seed))
-    page = write_report(folder / "report.html", data, [outcome], rows, command)
-    if save_preset is not None:
-        if task.protocol != "blind":
-            raise SettingsError("--save-preset keeps what `blind` chose, so it needs --protocol blind")
-        write_preset(save_preset, preset_of(outcome, data, command))
+    source = dataset if dataset in BUILT_IN else str(Path(dataset).expanduser().resolve())
+    with _saying_how_to_go_on(folder, protocol):
+        with _watching() as watch:
+            outcome = run_in_folder(task, folder, describe(task, source, command), resume, watch)
+        if save_preset is not None:
+            write_preset(save_preset, preset_of(outcome, data, command))
+        rows, page = [outcome.row], folder / "report.html"
+        if not page.exists():
+            if outcome.trained is not None:
+                try:
+                    rows.append(oracle(outcome, Recipe(**outcome.row["recipe"]), seed))
+                except DataError as error:
+                    _say(f"note: {error}", "yellow")
+            _write_page(page, data, [outcome], rows, command)
     if as_json:
         print(json.dumps(outcome.row, ensure_ascii=False))
     else:
         _print_table(rows, f"{data.name}, split {task.split}, protocol {task.protocol}, seed {seed}")
-        print(f"run: {folder}\npage: {page}")
+        print(f"run: {folder}")
+        if page.exists():
+            print(f"page: {page}")
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `unseen train` wrote.")], as_json: AsJson = False
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `unseen train` wrote.")],
+    dataset: Annotated[str | None, typer.Option("--data", metavar="DATASET", help="If it has moved since.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score a finished run again from its weights; the data are found by path and checked by fingerprint."""
     from unseen.data import open_dataset
     from unseen.runs import evaluate as evaluate_run
     from unseen.runs import read_description
 
-    outcome = evaluate_run(run, open_dataset(read_description(run)["source"]))
+    source = dataset or read_description(run)["source"]
+    try:
+        data = open_dataset(source)
+    except DataError as error:
+        raise DataError(f"{error}; if the data set of {run} has moved, name it by --data") from error
+    outcome = evaluate_run(run, data)
     if as_json:
         print(json.dumps(outcome.row, ensure_ascii=False))
     else:
@@ -128,7 +157,6 @@ def demo(
     from unseen.data import open_dataset
     from unseen.evaluation.metrics import interval_of_difference
     from unseen.evaluation.protocol import run
-    from unseen.report.assemble import write_report
 
     data = open_dataset("emoji")
     outcomes = []
@@ -148,12 +176,14 @@ def demo(
         "interval": (low, high),
     }
     sentence = verdict(generative.row)
-    page = write_report(out / "report.html", data, outcomes, rows, _command(), sentence)
+    page = _write_page(out / "report.html", data, outcomes, rows, _command(), sentence)
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
     _print_table(rows, f"{data.name}, split demo: {rows[0]['unseen_classes']} unseen classes, protocol blind, seed {seed}")
-    print(f"{sentence}\npage: {page}")
+    print(sentence)
+    if page is not None:
+        print(f"page: {page}")
 
 
 @app.command()
@@ -210,18 +240,17 @@ def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(info, ensure_ascii=False))
         return
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # names are a stranger's
     console.print(
         f"{info['name']}: {info['rows']} rows of length {info['feature_length']}, {info['classes']} classes with embeddings of "
-        f"length {info['embedding_length']}",
-        highlight=False,
+        f"length {info['embedding_length']}"
     )
     for key, value in info["provenance"].items():
-        console.print(f"{key.replace('_', ' ')}: {value}", highlight=False, markup=False)
+        console.print(f"{key.replace('_', ' ')}: {value}")
     table = Table("split", "seen", "unseen", "train", "test_seen", "test_unseen", "fingerprint", box=None)
     for s in info["splits"]:
         numbers = [str(s[key]) for key in ("seen", "unseen", "train", "test_seen", "test_unseen")]
-        table.add_row(s["name"], *numbers, s["hash"][:12])
+        table.add_row(Text(s["name"]), *numbers, s["hash"][:12])
     console.print(table)
 
 
@@ -265,6 +294,7 @@ def build_task(
         settings_from = "default"
     if settings:
         hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
+        _refuse_idle(method, protocol, settings)
         settings_from = f"user ({', '.join(settings)}), else {settings_from}"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Task(data, split, method, hyperparameters, recipe, settings_from, protocol, seed, selection, device)
@@ -276,6 +306,23 @@ def _pairs(settings: list[str]) -> Iterator[tuple[str, str]]:
         if not equals or not name:
             raise SettingsError(f"--set {text!r} is not of the form NAME=VALUE; write for example --set lr=0.001")
         yield name.strip(), value.strip()
+
+
+def _refuse_idle(method: Generative | ClosedForm, protocol: str, settings: dict[str, str]) -> None:
+    """Refuse settings that would change nothing: those that `blind` chooses, and a generator's for a method without one."""
+    from unseen.evaluation.selection import CHOSEN
+    from unseen.methods import ClosedForm
+    from unseen.recipe import Recipe
+
+    chosen, idle = set(CHOSEN), set()
+    if isinstance(method, ClosedForm):
+        used = {"scaling", "centred", "gamma"}
+        chosen = {"scaling", "gamma", *method.hyperparameters.GRID}
+        idle = settings.keys() & vars(Recipe()).keys() - used - method.hyperparameters.GRID.keys()
+    if idle:
+        raise SettingsError(f"method '{method.name}' has no use for {', '.join(sorted(idle))}; leave it out")
+    if protocol == "blind" and (twice := settings.keys() & chosen):
+        raise SettingsError(f"blind chooses {', '.join(sorted(twice))} itself; leave it out, or give it with --protocol fixed")
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -294,7 +341,7 @@ def verdict(row: dict[str, Any]) -> str:
 def _print_table(rows: list[dict[str, Any]], caption: str) -> None:
     """Percent in tables, fractions everywhere else."""
     columns = ("method", "T1", "U", "S", "H", "95 % of H", "AUSUC", "H without γ", "pictures", "width", "steps", "seconds")
-    table = Table(*columns, title=caption, title_justify="left", box=None, pad_edge=False)
+    table = Table(*columns, title=Text(caption), title_justify="left", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
         column.no_wrap = True
@@ -328,34 +375,71 @@ def _watching(label: str = "") -> Iterator[Watch]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
         console=messages,
         transient=True,
+        disable=not messages.is_terminal,
     )
     prefix = f"{label}: " if label else ""
     with bar:
         line = bar.add_task(prefix, total=None, speed="", losses="")
 
         def on_phase(phase: str) -> None:
-            bar.reset(line, description=prefix + phase, total=None, speed="", losses="")
+            nonlocal line
+            bar.remove_task(line)  # a reset would keep the last phase's number of steps
+            line = bar.add_task(prefix + phase, total=None, speed="", losses="")
             if not messages.is_terminal:
                 messages.print(prefix + phase, highlight=False)
 
+        last_line = time.monotonic()
+
         def on_progress(progress: Progress) -> None:
-            bar.update(
-                line,
-                completed=progress.step,
-                total=progress.steps,
-                speed=f"{progress.steps_per_second:.1f} steps/s, {progress.seconds_left:.0f} s left",
-                losses="  ".join(f"{name} {value:.3g}" for name, value in progress.losses.items()),
-            )
+            nonlocal last_line
+            speed = f"{progress.steps_per_second:.1f} steps/s, {progress.seconds_left:.0f} s left"
+            losses = "  ".join(f"{name} {value:.3g}" for name, value in progress.losses.items())
+            bar.update(line, completed=progress.step, total=progress.steps, speed=speed, losses=losses)
+            if not messages.is_terminal and time.monotonic() - last_line >= LINE_SECONDS:
+                last_line = time.monotonic()
+                _say(f"{prefix}step {progress.step} of {progress.steps}, {speed}; {losses}", "")
 
         yield Watch(None, on_phase, on_progress)
 
 
+@contextmanager
+def _saying_how_to_go_on(folder: Path, protocol: str) -> Iterator[None]:
+    """Add to a stop what to type to go on with what is saved in the folder."""
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped) as stop:
+        if not (folder / "task.json").exists():
+            raise
+        command = _command() if "--resume" in sys.argv else f"{_command()} --resume"
+        what = "begin again" if protocol == "paper" else "go on"  # paper keeps no checkpoint
+        raise Stopped(f"{str(stop) or 'stopped'}; to {what}, type: {command}") from stop
+
+
+def _write_page(path: Path, *contents: Any) -> Path | None:
+    """`write_report`, except that without the packages that make the page a result is a result still."""
+    from unseen.report.assemble import write_report
+
+    try:
+        return write_report(path, *contents)
+    except MissingDependency as missing:
+        _say(f"note: {missing}", "yellow")
+        return None
+
+
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    messages.print(f"note: {message}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    _say(f"note: {message}", "yellow")
+
+
+def _say(text: str, style: str) -> None:
+    messages.print(text, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _file_name(text: str) -> str:
+    """Text, which may hold a stranger's data set's name, as the name of a folder here and nowhere else."""
+    return re.sub(r"[^\w.+-]+", "_", text).lstrip(".")
 
 
 def _command() -> str:

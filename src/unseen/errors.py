@@ -22,5 +22,9 @@ class RunError(UnseenError):
     """A run folder cannot be written, resumed or read, or a training went wrong."""
 
 
+class Stopped(RunError):
+    """Ctrl-C or SIGTERM stopped a training after a whole step; what was done is saved where a checkpoint was asked for."""
+
+
 class MissingDependency(UnseenError):
     """A part was asked for whose optional packages are not installed."""

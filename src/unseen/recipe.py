@@ -32,6 +32,9 @@ class Recipe:
         classifier_decay: weight of ½‖W‖² in the classifier's mean loss.
         gamma: subtracted from the scores of seen classes, in units of the spread of the margin (max seen − max unseen)
             on the classifier's training rows.
+
+    Raises:
+        SettingsError: a value cannot work.
     """
 
     scaling: Scaling = "minmax"

@@ -10,9 +10,10 @@ import csv
 import fcntl
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from unseen.data.dataset import Dataset
-from unseen.errors import DataError, RunError
+from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.predictor import Predictor
 from unseen.evaluation.protocol import Outcome, Task, Watch, measure, run
 from unseen.evaluation.selection import Selection
@@ -37,6 +38,15 @@ from unseen.training import Progress
 
 FORMAT = "unseen-run"
 VERSION = 1
+FILES = (
+    "task.json",
+    "checkpoint.safetensors",
+    "history.jsonl",
+    "weights.safetensors",
+    "per_class.csv",
+    "result.json",
+    "report.html",
+)
 
 
 def describe(task: Task, source: str, command: str) -> dict[str, Any]:
@@ -62,7 +72,7 @@ def describe(task: Task, source: str, command: str) -> dict[str, Any]:
 
 
 def run_in_folder(task: Task, folder: Path, description: dict[str, Any], resume: bool, watch: Watch) -> Outcome:
-    """Carry out a task, keeping everything in `folder`.
+    """Carry out a task, keeping everything in `folder`. Of a run that is finished, the result is reported again.
 
     Args:
         folder: must not exist, or be empty, unless `resume`.
@@ -71,9 +81,26 @@ def run_in_folder(task: Task, folder: Path, description: dict[str, Any], resume:
     Raises:
         RunError: the folder is in use, belongs to another task, or cannot be written.
     """
-    _claim(folder, description, resume)
+    with _disk(folder):
+        _check(folder, description, resume)
+        folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        history = History(folder / "history.jsonl")
+        with _disk(folder):
+            _check(folder, description, resume)  # again, now that nobody else can write
+            for entry in filter(_left_over, list(folder.iterdir())):
+                entry.unlink()
+        write_json(folder / "task.json", description)
+        if (folder / "result.json").exists():
+            outcome = replace(evaluate(folder, task.dataset), row=read_json(folder / "result.json"))
+        else:
+            outcome = _carry_out(task, folder, watch)
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(folder / "selection", ignore_errors=True)
+        return outcome
+
+
+def _carry_out(task: Task, folder: Path, watch: Watch) -> Outcome:
+    with closing(History(folder / "history.jsonl")) as history:
 
         def on_phase(phase: str) -> None:
             history.phase = phase
@@ -84,42 +111,70 @@ def run_in_folder(task: Task, folder: Path, description: dict[str, Any], resume:
             watch.on_progress(progress)
 
         outcome = run(task, Watch(folder, on_phase, on_progress))
-        history.close()
-        write_arrays(folder / "weights.safetensors", weights_of(outcome))
-        write_text(folder / "per_class.csv", per_class_csv(task.dataset, outcome))
-        write_json(folder / "result.json", outcome.row)
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-        shutil.rmtree(folder / "selection", ignore_errors=True)
-        return outcome
+    write_arrays(folder / "weights.safetensors", weights_of(outcome), sealed=True)
+    write_text(folder / "per_class.csv", per_class_csv(task.dataset, outcome))
+    write_json(folder / "result.json", outcome.row)  # last: a run with a result is finished
+    return outcome
 
 
-def _claim(folder: Path, description: dict[str, Any], resume: bool) -> None:
-    there = (folder / "task.json").exists()
-    if resume and there:
-        before = read_json(folder / "task.json")
-        ours = json.loads(json.dumps(description))
-        different = sorted(k for k in ours if k != "command" and before.get(k) != ours[k])
-        if different:
-            raise RunError(
-                f"the run in {folder} was started with another {', '.join(different)}; "
-                "resume it with the same settings or choose another folder"
-            )
+def _check(folder: Path, description: dict[str, Any], resume: bool) -> None:
+    """Refuse a folder that holds anything but this very run, and without `resume` that too."""
+    if not (folder / "task.json").exists():
+        if folder.exists() and (not folder.is_dir() or any(not _ours(entry) for entry in folder.iterdir())):
+            raise RunError(f"{folder} already exists and holds no run of ours; choose another --out")
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not resume:
         raise RunError(f"{folder} already exists; choose another --out, or add --resume to go on with the run in it")
-    write_json(folder / "task.json", description)
+    before = read_description(folder)
+    ours = json.loads(json.dumps(description))
+    # The data may have moved: what counts is in their hashes.
+    different = sorted(key for key in ours if key not in ("command", "source") and before.get(key) != ours[key])
+    if different:
+        raise RunError(
+            f"the run in {folder} was started with another {', '.join(different)}; "
+            "resume it with the same settings or choose another folder"
+        )
+
+
+def _left_over(entry: Path) -> bool:
+    """A temporary file of a process that was killed while it wrote one of ours."""
+    return entry.name.startswith(tuple(f".{name}." for name in FILES))
+
+
+def _ours(entry: Path) -> bool:
+    return entry.name == ".lock" or _left_over(entry)
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep a second process out of the folder; the lock goes with the process, however it ends."""
-    with (folder / ".lock").open("w") as lock:
+    path = folder / ".lock"
+    with _disk(folder):
+        lock = path.open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock on a file that its last holder has just removed keeps nobody out.
+            busy = not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino
+        except BlockingIOError:
+            busy = True
         except OSError as error:
-            raise RunError(f"another process is working in {folder}; wait for it or choose another folder") from error
+            raise RunError(f"{folder} cannot be locked ({error.strerror}); choose a folder on another disk") from error
+        if busy:
+            raise RunError(f"another process is working in {folder}; wait for it or choose another folder")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """A disk that refuses is a sentence."""
+    try:
         yield
-    (folder / ".lock").unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder") from error
 
 
 class History:
@@ -128,28 +183,35 @@ class History:
     def __init__(self, path: Path) -> None:
         self.phase = ""
         self._path = path
-        self._lines: dict[tuple[str, int], str] = {}
-        if path.exists():
-            for line in path.read_text().splitlines():
+        self._lines: dict[str, dict[int, str]] = {}
+        with _disk(path):
+            for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
                 try:
                     entry = json.loads(line)
-                    self._lines[entry["phase"], entry["step"]] = line
+                    self._lines.setdefault(entry["phase"], {})[int(entry["step"])] = line
                 except (ValueError, KeyError, TypeError):
                     continue  # the last line of a killed process may be half written
-        self._file = path.open("a")
+            self._write()
+            self._file = path.open("a")
 
     def add(self, progress: Progress) -> None:
         """Append one line."""
         entry = {"phase": self.phase, "step": progress.step, "losses": {k: round(v, 6) for k, v in progress.losses.items()}}
         line = json.dumps(entry)
-        self._lines[self.phase, progress.step] = line
-        self._file.write(line + "\n")
-        self._file.flush()
+        self._lines.setdefault(self.phase, {})[progress.step] = line
+        with _disk(self._path):
+            self._file.write(line + "\n")
+            self._file.flush()
 
     def close(self) -> None:
-        """Write each step's last line once."""
-        self._file.close()
-        write_text(self._path, "".join(f"{line}\n" for line in self._lines.values()))
+        """Write each step's last line once, in order."""
+        with _disk(self._path):
+            self._file.close()
+        self._write()
+
+    def _write(self) -> None:
+        lines = (steps[step] for steps in self._lines.values() for step in sorted(steps))
+        write_text(self._path, "".join(f"{line}\n" for line in lines))
 
 
 def weights_of(outcome: Outcome) -> dict[str, NDArray[Any]]:
@@ -168,7 +230,7 @@ def weights_of(outcome: Outcome) -> dict[str, NDArray[Any]]:
         tensors |= {n: t for n, t in outcome.trained.state().items() if n.startswith("network.")}
     arrays: dict[str, NDArray[Any]] = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
     if outcome.row["protocol"] == "paper":
-        arrays["conventional.predicted"] = outcome.conventional
+        arrays["conventional.predictions"] = outcome.conventional
     return arrays | predictor.scaler.arrays() | {"spread": np.array([predictor.spread])}
 
 
@@ -202,6 +264,8 @@ def per_class(dataset: Dataset, outcome: Outcome) -> list[tuple[str, bool, int, 
 def evaluate(folder: Path, dataset: Dataset) -> Outcome:
     """Score a finished run again, from its weights, on the data set it names.
 
+    Under `paper`, T1 comes from another epoch than the weights; its stored predictions are counted again.
+
     Raises:
         DataError: the data are not those of the run, or the folder is damaged or unfinished.
     """
@@ -209,33 +273,54 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
     if not (folder / "result.json").exists():
         raise DataError(f"the run in {folder} is not finished; go on with it by `unseen train … --out {folder} --resume`")
     stored = read_json(folder / "result.json")
-    split = dataset.split(description["split"])
-    for what, found in (
-        ("features_hash", dataset.features_fingerprint),
-        ("embeddings_hash", dataset.embeddings_fingerprint),
-        ("split_hash", split.fingerprint),
-    ):
-        if found != stored[what]:
+    name = description["split"]
+    hashes = {
+        "features": dataset.features_fingerprint,
+        "embeddings": dataset.embeddings_fingerprint,
+        "split": dataset.split(name).fingerprint if name in dataset.splits else None,
+    }
+    for what, found in hashes.items():
+        if found != stored.get(f"{what}_hash"):
             raise DataError(
-                f"the data set's {what.removesuffix('_hash')} are not those that the run in {folder} was made with; "
+                f"the {what} of data set '{dataset.name}' are not those that the run in {folder} was made with; "
                 "give the original data"
             )
-    method = find_method(description["method"])
-    recipe = Recipe(**{**description["recipe"], **stored["recipe"]})
-    settings = _settings(method, stored["hyperparameters"])
-    selection = Selection(**stored["selection"]) if stored["selection"] else None
-    task = Task(
-        dataset, split.name, method, settings, recipe, stored["settings_from"], stored["protocol"], stored["seed"], selection
-    )
     arrays, _ = read_arrays(folder / "weights.safetensors")
     try:
+        method = find_method(description["method"])
+        recipe = Recipe(**{**description["recipe"], **stored["recipe"]})
+        settings = _settings(method, stored["hyperparameters"])
+        selection = Selection(**stored["selection"]) if stored["selection"] else None
+        device = torch.device("cuda" if stored["device"] == "cuda" and torch.cuda.is_available() else "cpu")
+        task = Task(
+            dataset,
+            name,
+            method,
+            settings,
+            recipe,
+            stored["settings_from"],
+            stored["protocol"],
+            stored["seed"],
+            selection,
+            device,
+        )
         predictor, trained, view = _restore(task, recipe, arrays)
-    except (KeyError, RuntimeError) as error:
+        return measure(
+            task,
+            predictor,
+            trained,
+            view,
+            settings,
+            recipe,
+            selection,
+            stored["seconds_by_phase"],
+            conventional=arrays.get("conventional.predictions"),
+        )
+    except (UnseenError, KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        cause = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{folder / 'weights.safetensors'} does not belong to this run ({error}); restore the folder"
+            f"the files of the run in {folder} are damaged or do not belong together ({cause}); restore them or train again"
         ) from error
-    conventional = np.array(arrays["conventional.predicted"]) if "conventional.predicted" in arrays else None
-    return measure(task, predictor, trained, view, settings, recipe, selection, stored["seconds_by_phase"], conventional)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -246,6 +331,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     description = read_json(folder / "task.json")
     if description.get("format") != FORMAT or description.get("version") != VERSION:
         raise DataError(f"{folder} is not a run of this version of unseen; give a folder that `unseen train` wrote")
+    if not all(isinstance(description.get(key), str) for key in ("source", "split", "method")):
+        raise DataError(f"{folder / 'task.json'} is damaged (it does not say what was run); restore it or train again")
     return description
 
 

@@ -25,6 +25,9 @@ from unseen.errors import DataError, RunError
 JSON_LIMIT = 64_000_000
 """Bytes of JSON accepted."""
 
+SEAL = "sha256"
+"""Metadata key of the checksum of a sealed file of arrays."""
+
 NUMPY_OF = {
     "F64": "<f8",
     "F32": "<f4",
@@ -96,18 +99,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays as one safetensors file, atomically. `metadata` holds strings only."""
+def write_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None, *, sealed: bool = False
+) -> None:
+    """Write arrays as one safetensors file, atomically.
+
+    Args:
+        metadata: strings only.
+        sealed: keep a checksum of everything in the file, which `read_arrays` then compares.
+    """
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, dict(metadata) if metadata else None))
+    kept = dict(metadata or {})
+    if sealed:
+        kept[SEAL] = _seal(contiguous, kept)
+    write_atomically(path, lambda temporary: save_file(contiguous, temporary, kept or None))
 
 
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Map a safetensors file into memory: its arrays, read-only and not yet loaded, and its metadata.
 
-    The library checks the header (sizes, types, offsets, overlaps) but would copy every array; the mapping is ours.
+    The library checks the header (sizes, types, offsets, overlaps) but would copy every array; the mapping is ours. A sealed
+    file is read once to compare its checksum.
 
-    Raises DataError when the file is missing or its header lies: nothing outside the file is ever read.
+    Raises DataError when the file is missing, its header lies or its seal is broken: nothing outside the file is ever read.
     """
     try:
         with safe_open(path, framework="np") as checked:
@@ -122,11 +136,17 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
             begin, end = entry["data_offsets"]
             stored = body[8 + length + begin : 8 + length + end]
             arrays[name] = stored.view(np.dtype(NUMPY_OF[entry["dtype"]])).reshape(entry["shape"])
+        if (seal := metadata.pop(SEAL, None)) is not None and seal != _seal(arrays, metadata):
+            raise ValueError("its checksum differs")
         return arrays, metadata
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; check the folder's name") from error
     except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{path} is damaged or is not safetensors ({error}); restore it or write it anew") from error
+
+
+def _seal(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
+    return hash_of([{name: fingerprint(array) for name, array in arrays.items()}, dict(metadata)])
 
 
 def fingerprint(*arrays: NDArray[Any]) -> str:

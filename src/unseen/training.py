@@ -19,7 +19,7 @@ from types import FrameType
 import torch
 from torch import Tensor
 
-from unseen.errors import DataError, RunError, SettingsError
+from unseen.errors import DataError, RunError, SettingsError, Stopped
 from unseen.methods.base import Clock, GenerativeMethod, Streams
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
@@ -35,7 +35,7 @@ class Progress:
 
     Args:
         step, steps: done and to do.
-        losses: term → mean over the last `LOOK_EVERY` steps.
+        losses: term → mean over the steps since the last time, usually `LOOK_EVERY`.
         steps_per_second: over this process's part of the training.
     """
 
@@ -49,10 +49,6 @@ class Progress:
         return (self.steps - self.step) / max(self.steps_per_second, 1e-9)
 
 
-class Stopped(RunError):
-    """Training was stopped by Ctrl-C or SIGTERM after a whole step; what was done is saved where a checkpoint was asked for."""
-
-
 def steps_per_epoch(view: ScaledView, batch_size: int) -> int:
     """ceil(n / batch): an epoch is nominal, as batches are independent draws."""
     return math.ceil(len(view.labels) / batch_size)
@@ -61,11 +57,11 @@ def steps_per_epoch(view: ScaledView, batch_size: int) -> int:
 def training_steps(recipe: Recipe, method: GenerativeMethod, view: ScaledView) -> int:
     """The recipe's steps, or its epochs counted in steps: an epoch is one pass for each of the method's loops.
 
-    Raises SettingsError when the recipe gives neither: nothing would be trained.
+    Raises SettingsError when there would be none.
     """
     steps = recipe.steps or recipe.epochs * method.loops * steps_per_epoch(view, method.batch_size)
-    if steps == 0:
-        raise SettingsError("steps=0 and epochs=0 train nothing; give a length, for example --set steps=400")
+    if steps < 1:
+        raise SettingsError(f"steps={recipe.steps} and epochs={recipe.epochs} leave nothing to train; give one of them above 0")
     return steps
 
 
@@ -91,7 +87,7 @@ def train(
         checkpoint: file to save to and, if it is there, to go on from, bit for bit on the CPU.
         checkpoint_seconds: at most so much work is lost when the process dies.
         snapshots: steps after which `on_snapshot` is called.
-        on_progress: called every `LOOK_EVERY` steps.
+        on_progress: called after every step that `LOOK_EVERY` divides, every snapshot and the last step.
 
     Raises:
         RunError: a loss is not finite; the sentence names the step and the term.
@@ -104,7 +100,7 @@ def train(
         picked = torch.randperm(len(view.labels), generator=rows["rows"], device=view.device)[:batch]
         return view.features[picked], view.labels[picked]
 
-    start = _resume(method, rows, checkpoint, view.device) if checkpoint and checkpoint.exists() else 0
+    start = done = _resume(method, rows, checkpoint, view.device) if checkpoint and checkpoint.exists() else 0
     per_epoch = steps_per_epoch(view, method.batch_size)
     pending: list[dict[str, Tensor]] = []
     begun = saved = time.monotonic()
@@ -112,19 +108,26 @@ def train(
         for step in range(start, steps):
             pending.append(method.step(draw, Clock(step, per_epoch)))
             done = step + 1
-            last = done == steps or stop_requested()
-            if last or done in snapshots or len(pending) == LOOK_EVERY:
+            stopping = stop_requested()  # asked once: a signal that comes later finds this step's work half kept
+            if stopping or done in (steps, *snapshots) or done % LOOK_EVERY == 0:
                 losses = _look(pending, done)
                 pending.clear()
                 on_progress(Progress(done, steps, losses, (done - start) / max(time.monotonic() - begun, 1e-9)))
             if done in snapshots:
-                on_snapshot(done)  # before the checkpoint says that this step is done: a resumed run does not come back to it
-            if checkpoint and (last or time.monotonic() - saved > checkpoint_seconds) and not pending:
+                on_snapshot(done)  # before the checkpoint, with which a resumed training would begin after it
+            due = stopping or done == steps or time.monotonic() - saved > checkpoint_seconds
+            if checkpoint and due and not pending:
                 _save(method, rows, checkpoint, done)
                 saved = time.monotonic()
-            if stop_requested() and done < steps:
-                kept = f"; it is saved up to step {done} of {steps}" if checkpoint else ", and nothing was to be saved"
-                raise Stopped(f"training was stopped{kept}")
+            if stopping:
+                break
+    if stop_requested():  # in the last step too, or while it was saved
+        at = f"step {done} of {steps}"
+        raise Stopped(
+            f"training was stopped; it is saved up to {at}"
+            if checkpoint
+            else f"training was stopped at {at}, and nothing was saved"
+        )
 
 
 def _look(pending: list[dict[str, Tensor]], done: int) -> dict[str, float]:
@@ -146,7 +149,8 @@ def _look(pending: list[dict[str, Tensor]], done: int) -> dict[str, float]:
 def _save(method: GenerativeMethod, rows: Streams, path: Path, step: int) -> None:
     tensors = {f"method.{name}": value for name, value in method.state().items()}
     tensors |= {f"rows.{name}": value for name, value in rows.state().items()}
-    write_arrays(path, {name: value.detach().cpu().numpy() for name, value in tensors.items()}, {"step": str(step)})
+    arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+    write_arrays(path, arrays, {"step": str(step)}, sealed=True)
 
 
 def _resume(method: GenerativeMethod, rows: Streams, path: Path, device: torch.device) -> int:

@@ -36,6 +36,8 @@ CLASSIFIERS: tuple[dict[str, Any], ...] = (
     *({"classifier": "gaussian", "shrinkage": shrinkage} for shrinkage in (0.03, 0.1, 0.3)),
 )
 """Final classifiers and their regularisation."""
+CHOSEN = ("scaling", "synthetic", "synthetic_ratio", "classifier", "classifier_decay", "shrinkage", "gamma")
+"""Recipe settings that are chosen here whatever they were, beside how many of the recipe's steps are taken."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class _StoredGenerators:
 
         def store(step: int) -> None:
             networks = {n: t.cpu().numpy() for n, t in trained.state().items() if n.startswith("network.")}
-            write_arrays(self._stored(step), networks)
+            write_arrays(self._stored(step), networks, sealed=True)
 
         checkpoint = self._path / "checkpoint.safetensors"
         train(

@@ -137,4 +137,4 @@ def test_a_class_table_can_be_taken_apart() -> None:
 
 def test_pictures_know_their_place(tiny: Dataset) -> None:
     assert tiny.pictures is not None
-    assert tiny.pictures.position == {0: (0, 0), 7: (8, 0), 11: (0, 8)}
+    assert tiny.pictures.place == {0: (0, 0), 7: (1, 0), 11: (0, 1)}

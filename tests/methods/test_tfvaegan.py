@@ -168,6 +168,8 @@ class PlainTrainer:
             if s.encoded_noise:
                 z = self.encode(x, condition, z)[0]
             fake = self.generate_in(loop, z, condition).detach()
+            if s.sample_noise and not self.bernoulli:
+                fake = fake + s.sigma * draws["critic output"].pop(0)
             t = draws["penalty mixture"].pop(0)
             xi = (t * x + (1 - t) * fake).requires_grad_()
             (inner,) = torch.autograd.grad(self.criticise(xi, condition).sum(), xi, create_graph=True)
@@ -193,8 +195,11 @@ class PlainTrainer:
         if not s.encoded_noise:
             fed_back = x_hat if s.feedback_from == "reconstruction" else None
             x_hat = self.generate_in(loop, draws["generator noise"].pop(0), condition, fed_back)
-        loss = loss - s.gamma_G * self.criticise(x_hat, condition).mean()
-        loss = loss + s.beta * self.reconstruction_of_embedding(self.decode(x_hat)[0], c)
+        fake = x_hat
+        if s.sample_noise and not self.bernoulli:
+            fake = x_hat + s.sigma * draws["generator output"].pop(0)
+        loss = loss - s.gamma_G * self.criticise(fake, condition).mean()
+        loss = loss + s.beta * self.reconstruction_of_embedding(self.decode(fake)[0], c)
         nets = ["encoder", "generator"]
         if loop == 1:
             nets.append("feedback")

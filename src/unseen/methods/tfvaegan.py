@@ -66,8 +66,9 @@ class Hyperparameters:
         sigma: standard deviation of the Gaussian reconstruction, where features leave [0, 1].
         embedding_noise: expected length of Gaussian noise added to the unit vector c wherever it conditions E, G and D in
             training. Not in the paper: it keeps G from learning the few seen embeddings by heart.
-        sample_noise: under the Gaussian reconstruction, synthesise x̂ + σε, which is a sample of p(x | z), rather than its
-            mean x̂. Not in the paper, whose features lie in [0, 1].
+        sample_noise: under the Gaussian reconstruction, every synthetic feature is x̂ + σε, a sample of p(x | z), rather than
+            its mean x̂: for the critic too, which would else tell real from fake by the noise. Not in the paper, whose
+            features lie in [0, 1].
     """
 
     hidden: int = 4096
@@ -380,7 +381,7 @@ class TFVAEGAN(nn.Module):
         if self.settings.encoded_noise:
             mean, log_variance = self.encoder(x, c)
             noise = mean + torch.exp(log_variance / 2) * noise
-        return self._generate(noise, c, self.settings.a1 if with_feedback else 0.0)
+        return self._observed(self._generate(noise, c, self.settings.a1 if with_feedback else 0.0), "critic output")
 
     @torch.no_grad()
     def _update_critic(self, critic: Critic, x: Tensor, fake: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -415,12 +416,13 @@ class TFVAEGAN(nn.Module):
             fed_back = x_hat.detach() if s.feedback_from == "reconstruction" else None
             x_hat = self._generate(prior, condition, a1, fed_back)
         loss, log = vae, {"vae": vae.detach()}
+        fake = self._observed(x_hat, "generator output")
         if self.critic is not None:
-            adversarial = -self.critic(x_hat, condition).mean()
+            adversarial = -self.critic(fake, condition).mean()
             loss = loss + s.gamma_G * adversarial
             log["adversarial"] = adversarial.detach()
         if self.decoder is not None:
-            semantic = semantic_reconstruction(self.decoder(x_hat), c)
+            semantic = semantic_reconstruction(self.decoder(fake), c)
             loss = loss + s.beta * semantic
             log["semantic"] = semantic.detach()
         names = ["encoder", "generator"]
@@ -450,6 +452,12 @@ class TFVAEGAN(nn.Module):
         noise = self.streams.normal("embedding noise", *c.shape, dtype=c.dtype)
         length: float = self.settings.embedding_noise / c.shape[1] ** 0.5
         return c + length * noise
+
+    def _observed(self, x_hat: Tensor, stream: str) -> Tensor:
+        """A sample of p(x | z) where `sample_noise` asks for it, else x̂ itself."""
+        if not self.settings.sample_noise or self.generator.unit_interval:
+            return x_hat
+        return x_hat + self.settings.sigma * self.streams.normal(stream, *x_hat.shape, dtype=x_hat.dtype)
 
     def _generate(self, z: Tensor, c: Tensor, weight: float, fed_back: Tensor | None = None) -> Tensor:
         """G(z, c), or with feedback of this weight G(z, c; a·F(Dec.hidden(x₀))).

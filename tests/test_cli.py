@@ -240,7 +240,7 @@ def test_one_row_an_unseen_class_is_no_reason_to_fail(toy: Dataset, tmp_path: Pa
     words = ("--protocol", "fixed", *QUICK, "--set", "classifier=softmax")
     said = unseen("train", tmp_path / "data", *words, "--out", tmp_path / "r", "--json")
     assert 0 <= said.json["U"] <= 1
-    assert "note: the oracle learns from half of each unseen class's test rows" in said.err
+    assert "note: no unseen class has two test rows" in said.err
     assert files(tmp_path / "r") == RUN_FILES
 
 
@@ -504,17 +504,17 @@ def test_progress_tells_step_speed_time_left_and_losses_on_a_terminal_and_in_a_f
         (("--set", "transform=perhaps"), "setting transform='perhaps' is not true or false"),
         (("--set", "hidden=0"), "hidden=0 cannot work; give 1 or more"),
         (("--set", "lr=nan"), "lr=nan cannot work"),
-        (("--set", "scaling=log"), "scaling='log' does not exist; there are minmax, l2, whitened"),
-        (("--set", "classifier=tree"), "classifier='tree' does not exist; there are softmax, gaussian"),
-        (("--set", "steps=-1"), "steps=-1 cannot work; give 0 or more"),
-        (("--set", "steps=0", "--protocol", "fixed"), "steps=0 and epochs=0 leave nothing to train"),
+        (("--set", "scaling=log"), "there is no scaling='log'; there are minmax, l2, whitened"),
+        (("--set", "classifier=tree"), "there is no classifier='tree'; there are softmax, gaussian"),
+        (("--set", "steps=-1"), "steps=-1 cannot work; give 0 or a number above it"),
+        (("--set", "steps=0", "--protocol", "fixed"), "steps=0 and epochs=0 train nothing"),
         (("--set", "classifier_epochs=0"), "classifier_epochs=0 cannot work"),
-        (("--set", "shrinkage=1.5"), "shrinkage=1.5 cannot work; give a share from 0 to 1"),
+        (("--set", "shrinkage=1.5"), "shrinkage=1.5 cannot work; give a number above 0, at most 1"),
         (("--set", "gamma=inf", "--protocol", "fixed"), "gamma=inf cannot work"),
         (("--set", "classifier_decay=-1"), "classifier_decay=-1.0 cannot work"),
         (("--set", "scaling=l2"), "blind chooses scaling itself; leave it out, or give it with --protocol fixed"),
         (("--set", "gamma=1", "--set", "synthetic=5"), "blind chooses gamma, synthetic itself"),
-        (("--method", "eszsl", "--set", "lamda=2"), "blind chooses lamda itself"),
+        (("--method", "eszsl", "--set", "embedding_ridge=2"), "blind chooses embedding_ridge itself"),
         (("--method", "eszsl", "--set", "steps=5", "--protocol", "fixed"), "method 'eszsl' has no use for steps; leave it out"),
         (("--seed", "one"), "Invalid value for '--seed'"),
         (("--frobnicate",), "No such option: --frobnicate"),

@@ -126,7 +126,7 @@ def test_steps_are_those_given_or_the_epochs_of_every_loop(view: ScaledView) -> 
     walk = Walk(loops=2)
     assert training_steps(Recipe(steps=7, epochs=3), walk, view) == 7
     assert training_steps(Recipe(epochs=3), walk, view) == 3 * 2 * 15
-    with pytest.raises(SettingsError, match=r"steps=0 and epochs=0 leave nothing to train; give one of them"):
+    with pytest.raises(SettingsError, match=r"steps=0 and epochs=0 train nothing; give a length"):
         training_steps(Recipe(), walk, view)
 
 

@@ -122,8 +122,9 @@ def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: 
 def fit_gaussian(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe) -> LinearScores:
     """A linear discriminant: weighted class means, and the within-class covariance of the *real* rows, shrunk; equal priors.
 
-    The spread of synthetic rows around their means is the generator's, not the world's, so it is left out. A class without
-    rows is never taken: its score is −∞.
+    The spread of synthetic rows around their means is the generator's, not the world's, so it is left out. Columns are
+    brought to unit within-class variance before the shrinkage, so that blocks of other units ([x, ĉ, r]) are shrunk alike.
+    A class without rows is never taken: its score is −∞.
 
     Args:
         rows: what to fit on; if all are synthetic their own covariance is used.
@@ -138,5 +139,8 @@ def fit_gaussian(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe) -> Lin
     means = means.index_add_(0, targets, x * weights[:, None]) / torch.where(total > 0, total, 1.0)[:, None]
     real = len(x) - rows.synthetic or len(x)
     within = x[:real] - means[targets[:real]]
-    scores = discriminant(means, within.T @ within / max(1, real - len(torch.unique(targets[:real]))), recipe.shrinkage)
-    return LinearScores(scores.weight, torch.where(total > 0, scores.bias, -torch.inf))
+    covariance = within.T @ within / max(1, real - len(torch.unique(targets[:real])))
+    spread = covariance.diagonal().sqrt()
+    spread = torch.where(spread > 0, spread, 1.0)
+    scores = discriminant(means / spread, covariance / spread / spread[:, None], recipe.shrinkage)
+    return LinearScores(scores.weight / spread.float(), torch.where(total > 0, scores.bias, -torch.inf))

@@ -61,7 +61,9 @@ def training_steps(recipe: Recipe, method: GenerativeMethod, view: ScaledView) -
     """
     steps = recipe.steps or recipe.epochs * method.loops * steps_per_epoch(view, method.batch_size)
     if steps < 1:
-        raise SettingsError(f"steps={recipe.steps} and epochs={recipe.epochs} leave nothing to train; give one of them above 0")
+        raise SettingsError(
+            f"steps={recipe.steps} and epochs={recipe.epochs} train nothing; give a length, for example --set steps=400"
+        )
     return steps
 
 

@@ -176,7 +176,7 @@ def test_thumbnails_show_the_demos_test_pictures_and_one_training_picture_a_clas
     from PIL import Image
 
     demo, pictures = emoji.split("demo"), emoji.pictures
-    assert set(demo.test_seen.tolist()) | set(demo.test_unseen.tolist()) <= set(pictures.position)
+    assert set(demo.test_seen.tolist()) | set(demo.test_unseen.tolist()) <= set(pictures.place)
     trained = np.intersect1d(pictures.rows, demo.train)
     np.testing.assert_array_equal(emoji.labels[trained], demo.seen)
 
@@ -186,7 +186,7 @@ def test_thumbnails_show_the_demos_test_pictures_and_one_training_picture_a_clas
     assert len(shown) >= 3
     inside = build.MARGIN - 8
     for row in shown:
-        x, y = pictures.position[row]
+        x, y = (pictures.tile * step for step in pictures.place[row])
         tile = np.asarray(sheet.convert("RGB").crop((x, y, x + pictures.tile, y + pictures.tile)), np.float64)
         drawn = build.raster((FIXTURES / "frog" / f"{table[row]['style']}.svg").read_text(encoding="utf-8"))
         drawn = drawn.crop((inside, inside, 256 - inside, 256 - inside)).resize((pictures.tile,) * 2)

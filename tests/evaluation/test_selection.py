@@ -83,8 +83,8 @@ def test_closed_form_tries_the_whole_grid_and_takes_the_best(tiny_world: World, 
         0,
         task.device,
     )
-    assert len(chosen.candidates) == 2 * 5 * 4
-    assert len({tuple(c[k] for k in ("scaling", "ridge", "shrinkage")) for c in chosen.candidates}) == 40
+    assert len(chosen.candidates) == 3 * 4 * 5
+    assert len({tuple(c[k] for k in ("scaling", "ridge", "shrinkage")) for c in chosen.candidates}) == 60
     best = max(chosen.candidates, key=lambda c: c["H"])
     assert chosen.objective == best["H"]
     assert (scaling, vars(solver), gamma) == (
@@ -141,10 +141,10 @@ def test_death_while_a_generator_is_stored_loses_nothing(
 ) -> None:
     write = module.write_arrays
 
-    def dying(path: Path, *rest: Any) -> None:
+    def dying(path: Path, *rest: Any, **options: Any) -> None:
         if path.name == f"step{step}.safetensors" and "fold1" in str(path):
             raise Killed
-        write(path, *rest)
+        write(path, *rest, **options)
 
     monkeypatch.setattr(module, "train", partial(module.train, checkpoint_seconds=0.0))  # after every look at the losses
     monkeypatch.setattr(module, "write_arrays", dying)

@@ -65,8 +65,8 @@ def test_full_shrinkage_is_the_nearest_mean(view: ScaledView) -> None:
 # --------------------------------------------------------------------------------------------------------------- ESZSL
 
 
-@pytest.mark.parametrize(("gamma", "lamda"), [(1.0, 1.0), (100.0, 0.01), (0.1, 10.0)])
-def test_eszsl_solves_its_normal_equations(gamma: float, lamda: float, view: ScaledView) -> None:
+@pytest.mark.parametrize(("feature_ridge", "embedding_ridge"), [(1.0, 1.0), (100.0, 0.01), (0.1, 10.0)])
+def test_eszsl_solves_its_normal_equations(feature_ridge: float, embedding_ridge: float, view: ScaledView) -> None:
     """The minimiser of ‖XVSᵀ − Y‖² + γ‖VSᵀ‖² + λ‖XV‖² + γλ‖V‖², by one linear system in vec(V)."""
     x, s = numpy(view.features), numpy(view.embeddings[view.seen])
     y = np.full((len(x), len(s)), -1.0)
@@ -76,12 +76,12 @@ def test_eszsl_solves_its_normal_equations(gamma: float, lamda: float, view: Sca
     # Row-major vec: vec(A V B) = (A ⊗ Bᵀ) vec(V).
     system = (
         np.kron(x.T @ x, s.T @ s)
-        + gamma * np.kron(np.eye(d), s.T @ s)
-        + lamda * np.kron(x.T @ x, np.eye(a))
-        + gamma * lamda * np.eye(d * a)
+        + feature_ridge * np.kron(np.eye(d), s.T @ s)
+        + embedding_ridge * np.kron(x.T @ x, np.eye(a))
+        + feature_ridge * embedding_ridge * np.eye(d * a)
     )
     v = np.linalg.solve(system, (x.T @ y @ s).ravel()).reshape(d, a)
-    scores = ESZSL(gamma, lamda).fit(view)
+    scores = ESZSL(feature_ridge, embedding_ridge).fit(view)
     expected = v @ numpy(view.embeddings).T
     np.testing.assert_allclose(numpy(scores.weight).T, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
     assert not scores.bias.any()
@@ -152,8 +152,8 @@ def test_one_row_a_class_still_has_scores(view: ScaledView) -> None:
 @pytest.mark.parametrize(
     ("build", "named"),
     [
-        (lambda: ESZSL(gamma=0.0), "gamma=0"),
-        (lambda: ESZSL(lamda=-1.0), "lamda=-1"),
+        (lambda: ESZSL(feature_ridge=0.0), "feature_ridge=0"),
+        (lambda: ESZSL(embedding_ridge=-1.0), "embedding_ridge=-1"),
         (lambda: ClassGaussian(ridge=0.0), "ridge=0"),
         (lambda: ClassGaussian(shrinkage=0.0), "shrinkage=0"),
         (lambda: ClassGaussian(shrinkage=1.5), "shrinkage=1.5"),

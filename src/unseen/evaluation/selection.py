@@ -33,7 +33,7 @@ SYNTHETIC_RATIOS = (1.0, 4.0, 10.0)
 """Synthetic rows per unseen class, relative to the mean number of rows of a seen class."""
 CLASSIFIERS: tuple[dict[str, Any], ...] = (
     *({"classifier": "softmax", "classifier_decay": decay} for decay in (0.0, 1e-3, 0.1, 1.0)),
-    *({"classifier": "gaussian", "shrinkage": shrinkage} for shrinkage in (0.03, 0.1, 0.3)),
+    *({"classifier": "gaussian", "shrinkage": shrinkage} for shrinkage in (0.1, 0.3, 0.6, 0.9)),
 )
 """Final classifiers and their regularisation."""
 CHOSEN = ("scaling", "synthetic", "synthetic_ratio", "classifier", "classifier_decay", "shrinkage", "gamma")

@@ -14,7 +14,7 @@ from unseen.errors import SettingsError
 from unseen.linear import LinearScores, discriminant
 from unseen.methods.base import above_0
 from unseen.methods.prototype import class_prototypes
-from unseen.scaling import ScaledView, Scaling
+from unseen.scaling import SCALINGS, ScaledView, Scaling
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class ClassGaussian:
     ridge: float = 0.3
     shrinkage: float = 0.1
 
-    SCALINGS: ClassVar[tuple[Scaling, ...]] = ("minmax", "l2")
+    SCALINGS: ClassVar[tuple[Scaling, ...]] = SCALINGS
     GRID: ClassVar[dict[str, tuple[float, ...]]] = {
-        "ridge": (0.03, 0.1, 0.3, 1.0, 3.0),
-        "shrinkage": (0.03, 0.1, 0.3, 0.6),
+        "ridge": (0.03, 0.1, 0.3, 1.0),
+        "shrinkage": (0.03, 0.1, 0.3, 0.6, 1.0),
     }
 
     def __post_init__(self) -> None:

@@ -24,21 +24,21 @@ class ESZSL:
     X (n, d) are seen features, Y (n, |seen|) is 1 for a row's class and −1 elsewhere, S (|seen|, a) are seen embeddings.
 
     Args:
-        gamma: γ, ridge on the features' side.
-        lamda: λ, ridge on the embeddings' side.
+        feature_ridge: γ, on the features' side.
+        embedding_ridge: λ, on the embeddings' side.
     """
 
-    gamma: float = 1.0
-    lamda: float = 1.0
+    feature_ridge: float = 1.0
+    embedding_ridge: float = 1.0
 
     SCALINGS: ClassVar[tuple[Scaling, ...]] = ("minmax", "l2")
     GRID: ClassVar[dict[str, tuple[float, ...]]] = {
-        "gamma": (1.0, 100.0, 1e4, 1e6),
-        "lamda": (0.01, 0.1, 1.0, 10.0),
+        "feature_ridge": (1.0, 100.0, 1e4, 1e6),
+        "embedding_ridge": (0.01, 0.1, 1.0, 10.0, 100.0),
     }
 
     def __post_init__(self) -> None:
-        above_0(gamma=self.gamma, lamda=self.lamda)
+        above_0(feature_ridge=self.feature_ridge, embedding_ridge=self.embedding_ridge)
 
     def fit(self, view: ScaledView) -> LinearScores:
         """Solve for V on the seen rows; the scores of all C classes are linear in x."""
@@ -47,8 +47,8 @@ class ESZSL:
         s = embeddings[view.seen]
         d, a = x.shape[1], s.shape[1]
         y = 2 * F.one_hot(torch.searchsorted(view.seen, view.labels), len(view.seen)).double() - 1
-        gram = x.T @ x + self.gamma * torch.eye(d, dtype=x.dtype, device=x.device)
-        ridge = s.T @ s + self.lamda * torch.eye(a, dtype=x.dtype, device=x.device)
+        gram = x.T @ x + self.feature_ridge * torch.eye(d, dtype=x.dtype, device=x.device)
+        ridge = s.T @ s + self.embedding_ridge * torch.eye(a, dtype=x.dtype, device=x.device)
         right: Tensor = torch.linalg.solve(ridge, (x.T @ y @ s).T)
         v = torch.linalg.solve(gram, right.T)
         return LinearScores((v @ embeddings.T).T.float(), torch.zeros(len(embeddings), device=x.device))

@@ -129,9 +129,26 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
 def default(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     """Settings for data without a preset: width and length follow the data's size, so that a laptop finishes in minutes."""
     hyperparameters = Hyperparameters(
-        hidden=512 if d <= 1536 else 1024, lr=1e-3, latent=min(16, a), embedding_noise=1.0, sample_noise=True
+        hidden=512 if d <= 1536 else 1024,
+        critic_iterations=1,
+        lr=1e-3,
+        decoder_lr=1e-3,
+        feedback_lr=1e-4,
+        a1=0.1,
+        a2=0.1,
+        latent=min(16, a),
+        embedding_noise=1.0,
+        sample_noise=True,
     )
-    recipe = Recipe(scaling="whitened", centred=True, steps=450, synthetic_ratio=10.0, classifier="gaussian", balanced=True)
+    recipe = Recipe(
+        scaling="whitened",
+        centred=True,
+        steps=450,
+        synthetic_ratio=10.0,
+        classifier="gaussian",
+        shrinkage=0.6,
+        balanced=True,
+    )
     return hyperparameters, recipe
 
 

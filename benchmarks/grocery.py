@@ -80,6 +80,7 @@ def measure(method: str, split: str, seed: int) -> list[dict[str, object]]:
 
 def keep(rows: list[dict[str, object]], commit: bool) -> None:
     """Append finished rows; what was tried to choose the settings stands in the presets and is left out here."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
     with ROWS.open("a") as file:
         for row in rows:
             if isinstance(row["selection"], dict):

@@ -233,7 +233,7 @@ def test_iterations_of_both_loops_equal_the_plain_transcription(case: str, small
         before = weights(method)
         draw.drawn.clear()
         method.step(draw, Clock(step, EPOCH))
-        assert len(draw.drawn) == 5
+        assert len(draw.drawn) == settings.critic_iterations
         plain.iteration(step // EPOCH, draw.drawn, streams.drawn)
         assert not any(streams.drawn.values()), "the transcription uses every draw"
         streams.drawn.clear()

@@ -3,7 +3,7 @@
     python benchmarks/fold_study.py [--source SOURCE.npz]
 
 One change at a time from TF-VAEGAN's defaults. Folds are cut from the training rows of the five random splits exactly as
-`blind` cuts them (the first of three, seed 7), so no test row is looked at. H is at each split's best γ on its fold, which flatters
+`blind` cuts them (the first of three, seed 7), so no test row is looked at. H is at the best γ of each fold, which flatters
 all variants alike. Resumable: a finished variant stands in benchmarks/results/fold_study.jsonl and is not computed again.
 """
 

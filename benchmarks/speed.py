@@ -1,4 +1,4 @@
-"""One iteration of TF-VAEGAN against the plain transcription of its formulas: `make bench`, rows in benchmarks/results/speed.jsonl.
+"""One iteration of TF-VAEGAN against the plain transcription of its formulas: `make bench` → benchmarks/results/speed.jsonl.
 
 The plain form is the one that the tests prove equal (tests/methods/test_tfvaegan.py): autograd throughout, three critic passes,
 double backward for the penalty, graphs for fakes, unfused Adam. Both see the same batches; runs alternate, and the

@@ -1,0 +1,66 @@
+"""What the documents show is what the commands print, and the commands in them work."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from unseen import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def load(path: str) -> ModuleType:
+    """A script of the repository, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_shows_what_the_demo_printed() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rows = json.loads((ROOT / "docs" / "demo.json").read_text())
+    assert [row["method"] for row in rows] == ["eszsl", "class-gaussian", "tfvaegan"]
+    assert load("tools/readme.py").with_block(readme, rows) == readme
+
+
+def test_readme_begins_with_the_two_commands() -> None:
+    first = re.search(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert first is not None
+    assert first.group(1) == "make demo\nmake test\n"
+
+
+@pytest.mark.parametrize(("script", "page"), [("benchmarks/grocery.py", "results.md"), ("benchmarks/fold_study.py", "tried.md")])
+def test_results_pages_are_written_from_the_stored_rows(script: str, page: str) -> None:
+    before = (ROOT / "docs" / page).read_text()
+    try:
+        load(script).write_page()
+        assert (ROOT / "docs" / page).read_text() == before
+    finally:
+        (ROOT / "docs" / page).write_text(before)
+
+
+def test_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The Python of the first page writes a data set, and the commands after it learn from it."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "index.md").read_text()
+    code = re.search(r"```python\n(.*?)```\n\n```console\n(.*?)```", text, re.DOTALL)
+    assert code is not None
+    exec(compile(code.group(1), "docs/index.md", "exec"), {})
+    for line in code.group(2).splitlines():
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        cli.main()
+    assert "12 classes" in capsys.readouterr().out
+    for method in ("class-gaussian", "tfvaegan"):
+        result = json.loads((tmp_path / "runs" / f"mine-first-{method}-blind-seed0" / "result.json").read_text())
+        assert result["T1"] > result["chance_T1"], method

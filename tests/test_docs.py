@@ -40,7 +40,9 @@ def test_readme_begins_with_the_two_commands() -> None:
     assert first.group(1) == "make demo\nmake test\n"
 
 
-@pytest.mark.parametrize(("script", "page"), [("benchmarks/grocery.py", "results.md"), ("benchmarks/fold_study.py", "tried.md")])
+@pytest.mark.parametrize(
+    ("script", "page"), [("benchmarks/grocery.py", "results.md"), ("benchmarks/fold_study.py", "tried.md")]
+)
 def test_results_pages_are_written_from_the_stored_rows(script: str, page: str) -> None:
     before = (ROOT / "docs" / page).read_text()
     try:

@@ -1,7 +1,7 @@
 """The command line: parse, call, print.
 
-Exit codes: 0 done, 1 something is wrong with data, settings or the disk (one sentence says what), 2 the command was typed
-wrongly, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 something is wrong with the data or the disk (one sentence says what), 2 the command or a setting was
+typed wrongly, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The contract between a method and everything else, and the seeded streams that methods draw from.
 
-A generative method answers three verbs, `step`, `sample` and `represent`; a closed-form method answers `fit` and `scores`.
+A generative method answers three verbs, `step`, `sample` and `represent`; a closed-form method answers `fit`, which returns its
+scores.
 Nothing else about a method is known outside its file.
 """
 

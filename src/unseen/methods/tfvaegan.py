@@ -120,14 +120,17 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
     "cub": (Hyperparameters(), Recipe(epochs=300, synthetic=300)),
     "flo": (Hyperparameters(a1=0.5, a2=0.5, encoded_noise=False), Recipe(epochs=500, synthetic=1200)),
     "sun": (
-        Hyperparameters(lr=1e-3, feedback_lr=1e-4, gamma_D=1, gamma_G=1, a1=0.1, a2=0.01),
+        Hyperparameters(lr=1e-3, feedback_lr=1e-4, gamma_D=1.0, gamma_G=1.0, a1=0.1, a2=0.01),
         Recipe(epochs=400, synthetic=400, classifier_lr=5e-4),
     ),
 }
 
 
 def default(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
-    """Settings for data without a preset: width and length follow the data's size, so that a laptop finishes in minutes."""
+    """Settings for data without a preset, so that a laptop finishes in minutes: the width follows d, the length the rows.
+
+    About eleven passes over the rows, at least 450 steps (small data need many passes) and at most 2000.
+    """
     hyperparameters = Hyperparameters(
         hidden=512 if d <= 1536 else 1024,
         critic_iterations=1,
@@ -143,7 +146,7 @@ def default(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     recipe = Recipe(
         scaling="whitened",
         centred=True,
-        steps=450,
+        steps=min(2000, max(450, rows // 6)),
         synthetic_ratio=10.0,
         classifier="gaussian",
         shrinkage=0.6,

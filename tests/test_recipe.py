@@ -14,7 +14,8 @@ from unseen.recipe import Recipe
 
 def test_rows_per_class_are_given_or_follow_the_seen_classes() -> None:
     assert Recipe(synthetic=300, synthetic_ratio=4.0).rows_per_class(50.0) == 300
-    assert Recipe(synthetic_ratio=4.0).rows_per_class(12.4) == 50
+    assert Recipe(synthetic_ratio=4.0).rows_per_class(32.4) == 130
+    assert Recipe(synthetic_ratio=4.0).rows_per_class(4.6) == 100
     assert Recipe(synthetic_ratio=0.01).rows_per_class(3.0) == 1
 
 

@@ -289,8 +289,8 @@ def build_task(
     elif isinstance(method, ClosedForm):
         hyperparameters, recipe, settings_from = method.hyperparameters(), Recipe(centred=True), "default"
     else:
-        rows, d = len(data.split(split).train), data.features.shape[1]
-        hyperparameters, recipe = method.default(rows, d, data.classes.embeddings.shape[1])
+        classes, d = len(data.split(split).seen), data.features.shape[1]
+        hyperparameters, recipe = method.default(classes, d, data.classes.embeddings.shape[1])
         settings_from = "default"
     if settings:
         hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)

@@ -12,6 +12,9 @@ from typing import Literal
 from unseen.errors import SettingsError
 from unseen.scaling import SCALINGS, Scaling
 
+FEW = 25
+"""Rows below which a class's mean is mostly noise; real rows cannot be had at will, synthetic ones can."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -23,7 +26,8 @@ class Recipe:
         steps: training iterations; 0 takes `epochs`.
         epochs: the paper's epochs; a nominal length, as batches are independent draws.
         synthetic: rows synthesised per unseen class; 0 takes `synthetic_ratio`.
-        synthetic_ratio: the same, relative to the mean number of training rows of a seen class.
+        synthetic_ratio: the same, relative to the mean number of training rows of a seen class, or to `FEW` where there are
+            fewer.
         classifier: `softmax` as published, or `gaussian`: a linear discriminant on the same rows.
         balanced: every class counts the same in the softmax's loss, however many rows it has.
         shrinkage: of the gaussian classifier's covariance.
@@ -69,4 +73,4 @@ class Recipe:
 
     def rows_per_class(self, mean_seen_count: float) -> int:
         """Rows to synthesise for each unseen class."""
-        return self.synthetic or max(1, round(self.synthetic_ratio * mean_seen_count))
+        return self.synthetic or max(1, round(self.synthetic_ratio * max(mean_seen_count, FEW)))

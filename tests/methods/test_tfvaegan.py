@@ -699,12 +699,12 @@ def test_awa1_takes_the_settings_of_awa2() -> None:
     assert PRESETS["awa1"] == PRESETS["awa2"]
 
 
-@pytest.mark.parametrize(("rows", "d", "a"), [(1000, 512, 300), (10**6, 2048, 8), (50, 8192, 5)])
-def test_defaults_are_wide_enough_and_valid(rows: int, d: int, a: int) -> None:
-    for settings, recipe in (default(rows, d, a), default_fvaegan(rows, d, a)):
-        assert settings.hidden >= 512
+@pytest.mark.parametrize(("classes", "d", "a", "steps"), [(40, 512, 300, 450), (100, 2048, 8, 600), (10**6, 8192, 5, 2000)])
+def test_defaults_follow_the_sizes_of_the_data(classes: int, d: int, a: int, steps: int) -> None:
+    for settings, recipe in (default(classes, d, a), default_fvaegan(classes, d, a)):
+        assert settings.hidden == (512 if d == 512 else 1024)
         assert 1 <= settings.latent <= a
-        assert recipe.steps > 0
+        assert recipe.steps == steps
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class Generative:
     Args:
         name: what the user types; title: what a table may say.
         build: (view, hyper-parameters, seed) → the method, untrained.
-        default: (rows, d, a) → hyper-parameters and recipe for data without a preset.
+        default: (seen classes, d, a) → hyper-parameters and recipe for data without a preset.
         presets: published hyper-parameters and recipes by benchmark.
         scalings: at most three; `blind` tries all of them.
     """

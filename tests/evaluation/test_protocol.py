@@ -277,6 +277,23 @@ def test_paper_picks_t1_and_h_each_at_its_own_best(
     assert row["H"] == pytest.approx(max(generalized))
 
 
+@pytest.mark.parametrize("classifier", ["softmax", "gaussian"])
+def test_t1_has_one_meaning_under_every_protocol(tiny_world: World, tiny_task: MakeTask, classifier: str) -> None:
+    """Where paper has nothing to pick from, its T1 is that of fixed: the same classifier on the same draws."""
+    world = tiny_world(seen=8, unseen=4, noise=1.2)
+    one_epoch = {"steps": 4, "classifier": classifier, "classifier_epochs": 1, "classifier_lr": 0.05}
+    fixed = run(tiny_task(world, "fixed", **one_epoch))
+    rows = classifier_rows(fixed.trained, fixed.view, round(2 * fixed.view.mean_seen_count), stream_seed(0, "synthesis 4"))
+    recipe = Recipe(**fixed.row["recipe"])
+    expected = module.generative_predictor(
+        fixed.predictor.scaler, fixed.view, fixed.trained.represent, rows, recipe, stream_seed(0, "classifier 4")
+    )
+    paper = run(tiny_task(world, "paper", **one_epoch))
+    np.testing.assert_array_equal(paper.conventional, expected.predict_unseen(fixed.test.unseen_features))
+    among_unseen = expected.decide(fixed.test.unseen_features).best_unseen
+    assert np.array_equal(paper.conventional, among_unseen) is (classifier == "gaussian")
+
+
 def test_paper_scores_the_last_step_too(tiny_world: World, tiny_task: MakeTask) -> None:
     phases: list[str] = []
     task = tiny_task(tiny_world(seen=8, unseen=3), "paper", steps=10, classifier_epochs=1)  # an epoch is 4 steps here

@@ -32,7 +32,7 @@ from unseen.evaluation.metrics import (
     interval_of_h,
     per_class_accuracy,
 )
-from unseen.evaluation.predictor import Predictor, closed_form_predictor, generative_predictor
+from unseen.evaluation.predictor import Predictor, closed_form_predictor, conventional_by_epoch, generative_predictor
 from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
 from unseen.final_classifier import ClassifierRows, classifier_rows, fit_by_epoch, fit_final_classifier, represent
 from unseen.linear import LinearScores
@@ -232,11 +232,11 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
     kept, checkpoint = (watch.folder / name if watch.folder else None for name in (PAPER_FILE, "checkpoint.safetensors"))
     best = BestOnTest.resume(kept, checkpoint, snapshots, task.device) if kept and checkpoint else BestOnTest()
 
-    def fits(rows: ClassifierRows, class_ids: torch.Tensor, seed: int) -> Iterable[LinearScores]:
+    def generalized_by_epoch(rows: ClassifierRows, seed: int) -> Iterable[LinearScores]:
         """The softmax after each of its epochs; the gaussian classifier has none."""
         if recipe.classifier == "gaussian":
-            return [fit_final_classifier(rows, class_ids, recipe, seed)]
-        return fit_by_epoch(rows, class_ids, recipe, seed)
+            return [fit_final_classifier(rows, both, recipe, seed)]
+        return fit_by_epoch(rows, both, recipe, seed)
 
     def score_epoch(step: int) -> None:
         if step <= best.scored_to:
@@ -245,14 +245,14 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
         rows = classifier_rows(method, scaled, count, stream_seed(task.seed, f"synthesis {step}"))
         u_seen, u_unseen = represent(method, x_seen), represent(method, x_unseen)
         classifier_seed = stream_seed(task.seed, f"classifier {step}")
-        for scores in fits(rows, both, classifier_seed):
+        for scores in generalized_by_epoch(rows, classifier_seed):
             on_seen = Decisions.from_scores(scores(u_seen).cpu().numpy(), seen, unseen)
             on_unseen = Decisions.from_scores(scores(u_unseen).cpu().numpy(), seen, unseen)
             s = per_class_accuracy(test.seen_labels, on_seen.predict())
             u = per_class_accuracy(test.unseen_labels, on_unseen.predict())
             best.see_generalized(harmonic_mean(s, u), scores, step, method)
-        for scores in fits(rows.only_synthetic(), scaled.unseen, classifier_seed):
-            predicted = unseen[scores(u_unseen).argmax(dim=1).cpu().numpy()]
+        for conventional in conventional_by_epoch(rows, scaled, scores, recipe, classifier_seed):
+            predicted = unseen[conventional(u_unseen).argmax(dim=1).cpu().numpy()]
             best.see_conventional(per_class_accuracy(test.unseen_labels, predicted), predicted)
         best.scored_to = step
         if kept:

@@ -54,9 +54,7 @@ class Preset:
         if self.method != method.name:
             raise SettingsError(f"the preset is for method '{self.method}', not for '{method.name}'; choose another")
         try:
-            if isinstance(method, ClosedForm):
-                return method.hyperparameters(**self.hyperparameters)
-            return method.default(1, 1, 1)[0].__class__(**self.hyperparameters)
+            return method.hyperparameters(**self.hyperparameters)
         except TypeError as error:
             raise SettingsError(f"the preset does not fit this version of '{method.name}' ({error}); make it anew") from error
 

@@ -291,7 +291,7 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
     try:
         method = find_method(description["method"])
         recipe = Recipe(**{**description["recipe"], **stored["recipe"]})
-        settings = _settings(method, stored["hyperparameters"])
+        settings = method.hyperparameters(**stored["hyperparameters"])
         selection = Selection(**stored["selection"]) if stored["selection"] else None
         device = torch.device("cuda" if stored["device"] == "cuda" and torch.cuda.is_available() else "cpu")
         task = Task(
@@ -336,12 +336,6 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not all(isinstance(description.get(key), str) for key in ("source", "split", "method")):
         raise DataError(f"{folder / 'task.json'} is damaged (it does not say what was run); restore it or train again")
     return description
-
-
-def _settings(method: Any, values: Mapping[str, Any]) -> Any:
-    if isinstance(method, ClosedForm):
-        return method.hyperparameters(**values)
-    return method.default(1, 1, 1)[0].__class__(**values)
 
 
 def _restore(

@@ -186,7 +186,7 @@ def _run_generative(task: Task, view: TrainingView, begun: float, watch: Watch) 
     scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
     scaled = scaler.view(view, task.device)
     method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
-    recipe = replace(recipe, steps=training_steps(recipe, method, scaled))
+    recipe = replace(recipe, steps=training_steps(recipe, task.method.schedule(task.hyperparameters), scaled))
     train(
         method,
         scaled,
@@ -221,8 +221,9 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
     scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
     scaled = scaler.view(view, task.device)
     method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
-    steps = training_steps(recipe, method, scaled)
-    epoch = method.loops * steps_per_epoch(scaled, method.batch_size)
+    schedule = task.method.schedule(task.hyperparameters)
+    steps = training_steps(recipe, schedule, scaled)
+    epoch = schedule.loops * steps_per_epoch(scaled, schedule.batch_size)
     test = task.dataset.test_rows(task.split)
     count = recipe.rows_per_class(scaled.mean_seen_count)
     both = torch.cat([scaled.seen, scaled.unseen]).sort().values

@@ -117,6 +117,7 @@ def test_train_prints_one_json_object_and_talks_on_standard_error(finished: tupl
     assert row["features_hash"] == toy.features_fingerprint
     assert row["embeddings_hash"] == toy.embeddings_fingerprint
     assert row["split_hash"] == toy.split("first").fingerprint
+    assert row["labels_hash"] == toy.labels_fingerprint("first")
     assert {"torch", "numpy", "unseen", "python"} <= row["versions"].keys()
     assert row["device"] in ("cpu", "cuda")
     assert row["test_pictures"] == 8 * 3 + 3 * 12
@@ -278,6 +279,12 @@ def test_resuming_something_else_is_refused(a_copy: Path, toy: Dataset, toy_fold
     replace(toy, features=other).save(tmp_path / "other")
     sentence = unseen(*start, tmp_path / "other", "--seed", 3, *end).refused(1)
     assert "was started with another features_hash;" in sentence
+    labels, split = toy.labels.copy(), toy.split("first")
+    one, other = (split.train[toy.labels[split.train] == c][0] for c in (4, 5))  # training rows of both splits
+    labels[[one, other]] = labels[[other, one]]
+    replace(toy, labels=labels).save(tmp_path / "relabelled")
+    sentence = unseen(*start, tmp_path / "relabelled", "--seed", 3, *end).refused(1)
+    assert "was started with another labels_hash;" in sentence
 
 
 def test_data_that_have_moved_are_still_the_data(a_copy: Path, toy: Dataset, tmp_path: Path) -> None:
@@ -346,7 +353,11 @@ def test_evaluate_refuses_data_that_have_changed(toy: Dataset, tmp_path: Path, n
     features[0] *= 2
     embeddings[0] *= 2
     split = replace(toy.split("first"), test_seen=toy.split("first").test_seen[1:])
+    labels = toy.labels.copy()
+    one, other = (split.train[toy.labels[split.train] == c][0] for c in (4, 5))  # training rows of both splits
+    labels[[one, other]] = labels[[other, one]]
     for changed, what in (
+        (replace(toy, labels=labels), "labels"),
         (replace(toy, features=features), "features"),
         (replace(toy, classes=replace(toy.classes, embeddings=embeddings)), "embeddings"),
         (replace(toy, splits={"first": split}), "split"),

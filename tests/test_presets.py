@@ -58,12 +58,21 @@ def test_closed_form_round_trip(tmp_path: Path, preset: Preset) -> None:
     assert read_preset(tmp_path / "p.json").build(find_method("class-gaussian")) == ClassGaussian(3.0, 0.6)
 
 
+def swapped_labels(world: Dataset) -> Dataset:
+    """Two training rows of different seen classes change labels: features, embeddings and the split's rows stay."""
+    train, labels = world.split("main").train, world.labels.copy()
+    one, other = train[0], train[labels[train] != labels[train[0]]][0]
+    labels[[one, other]] = labels[[other, one]]
+    return replace(world, labels=labels)
+
+
 def test_a_preset_fits_the_very_split_alone(world: Dataset, preset: Preset) -> None:
     assert preset.fits(world, "main")
     assert not preset.fits(world, "other")
     features = world.features.copy()
     features[0, 0] += 1
     assert not preset.fits(replace(world, features=features), "main")
+    assert not preset.fits(swapped_labels(world), "main")
     table = replace(world.classes, embeddings=world.classes.embeddings + 1)
     assert not preset.fits(replace(world, classes=table), "main")
 

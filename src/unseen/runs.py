@@ -69,6 +69,7 @@ def describe(task: Task, source: str, command: str) -> dict[str, Any]:
         "split_hash": task.dataset.split(task.split).fingerprint,
         "features_hash": task.dataset.features_fingerprint,
         "embeddings_hash": task.dataset.embeddings_fingerprint,
+        "labels_hash": task.dataset.labels_fingerprint(task.split),
     }
 
 
@@ -280,6 +281,7 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
         "features": dataset.features_fingerprint,
         "embeddings": dataset.embeddings_fingerprint,
         "split": dataset.split(name).fingerprint if name in dataset.splits else None,
+        "labels": dataset.labels_fingerprint(name) if name in dataset.splits else None,
     }
     for what, found in hashes.items():
         if found != stored.get(f"{what}_hash"):

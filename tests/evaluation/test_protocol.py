@@ -117,6 +117,17 @@ def test_a_row_says_how_its_figures_came_about(blind: Outcome, blind_task: Task)
     assert json.loads(json.dumps(row, allow_nan=False))["H"] == row["H"]
 
 
+def test_a_task_hash_names_the_labels_too(tiny_world: World, tiny_task: MakeTask) -> None:
+    world = tiny_world(seen=8, unseen=3)
+    test, labels = world.split("main").test_unseen, world.labels.copy()
+    one, other = test[0], test[labels[test] != labels[test[0]]][0]
+    labels[[one, other]] = labels[[other, one]]
+    ours, theirs = (run(tiny_task(data, method="eszsl")).row for data in (world, replace(world, labels=labels)))
+    assert ours["split_hash"] == theirs["split_hash"]
+    assert ours["labels_hash"] != theirs["labels_hash"]
+    assert ours["task_hash"] != theirs["task_hash"]
+
+
 def test_an_earlier_selection_is_reused(blind: Outcome, blind_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     selection = Selection(**blind.row["selection"])
     recipe = Recipe(**blind.row["recipe"])

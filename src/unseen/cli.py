@@ -258,7 +258,10 @@ def build_task(
     data: Dataset, split: str | None, method_name: str, protocol: str, seed: int, settings: dict[str, str], preset: str | None
 ) -> Task:
     """From what was typed to a task. Settings come from --preset, else what `blind` chose earlier on this very split and came
-    with the package, else the benchmark's published preset, else defaults from the data's size; --set changes them."""
+    with the package, else the benchmark's published preset, else defaults from the data's size; --set changes them. Where
+    `blind` chooses anew, how long it trains at most is the method's default, not what a preset chose elsewhere."""
+    from dataclasses import replace
+
     import torch
 
     from unseen.evaluation.protocol import PROTOCOLS, Task
@@ -270,6 +273,11 @@ def build_task(
     if protocol not in PROTOCOLS:
         raise SettingsError(f"there is no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
     split = data.split(split).name
+    own: tuple[Any, Recipe]
+    if isinstance(method, ClosedForm):
+        own = method.hyperparameters(), Recipe(centred=True)
+    else:
+        own = method.default(len(data.split(split).train), data.features.shape[1], data.classes.embeddings.shape[1])
     selection = None
     published = {} if isinstance(method, ClosedForm) else method.presets
     chosen = None
@@ -283,15 +291,13 @@ def build_task(
         hyperparameters, recipe, settings_from = chosen.build(method), chosen.recipe, "folds"
         if protocol == "blind" and chosen.fits(data, split) and not settings:
             selection = chosen.selection
+        elif protocol == "blind":
+            recipe = replace(recipe, steps=own[1].steps, epochs=own[1].epochs)
     elif preset is not None or data.name.lower() in published:
         hyperparameters, recipe = published[preset or data.name.lower()]
         settings_from = "published"
-    elif isinstance(method, ClosedForm):
-        hyperparameters, recipe, settings_from = method.hyperparameters(), Recipe(centred=True), "default"
     else:
-        rows, d = len(data.split(split).train), data.features.shape[1]
-        hyperparameters, recipe = method.default(rows, d, data.classes.embeddings.shape[1])
-        settings_from = "default"
+        (hyperparameters, recipe), settings_from = own, "default"
     if settings:
         hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
         _refuse_idle(method, protocol, settings)

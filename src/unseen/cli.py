@@ -90,10 +90,8 @@ def train(
     """Train a method on a split, score it on the test rows, and keep the run."""
     from unseen.data import open_dataset
     from unseen.data.opening import BUILT_IN
-    from unseen.evaluation.oracle import oracle
     from unseen.presets import write_preset
-    from unseen.recipe import Recipe
-    from unseen.runs import describe, preset_of, run_in_folder
+    from unseen.runs import describe, oracle_row, preset_of, run_in_folder
 
     if save_preset is not None and protocol != "blind":
         raise SettingsError("--save-preset keeps what `blind` chose, so it needs --protocol blind")
@@ -108,12 +106,12 @@ def train(
         if save_preset is not None:
             write_preset(save_preset, preset_of(outcome, data, command))
         rows, page = [outcome.row], folder / "report.html"
+        if outcome.trained is not None:
+            try:
+                rows.append(oracle_row(folder, outcome))
+            except DataError as error:
+                _say(f"note: {error}", "yellow")
         if not page.exists():
-            if outcome.trained is not None:
-                try:
-                    rows.append(oracle(outcome, Recipe(**outcome.row["recipe"]), seed))
-                except DataError as error:
-                    _say(f"note: {error}", "yellow")
             _write_page(page, data, [outcome], rows, command)
     if as_json:
         print(json.dumps(outcome.row, ensure_ascii=False))

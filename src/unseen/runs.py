@@ -1,7 +1,8 @@
 """Run folders: a task that can be resumed, its result, and everything needed to score it again.
 
 `task.json` says what was asked for; `result.json`, `weights.safetensors`, `history.jsonl`, `per_class.csv` and `report.html`
-say what came out. While the run goes on, `checkpoint.safetensors`, `paper.safetensors` and `selection/` keep unfinished work.
+say what came out, `oracle.json` what real unseen rows would have brought. While the run goes on, `checkpoint.safetensors`,
+`paper.safetensors` and `selection/` keep unfinished work.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, RunError, UnseenError
+from unseen.evaluation.oracle import oracle
 from unseen.evaluation.predictor import Predictor
 from unseen.evaluation.protocol import PAPER_FILE, Outcome, Task, Watch, measure, run
 from unseen.evaluation.selection import Selection
@@ -46,6 +48,7 @@ FILES = (
     "weights.safetensors",
     "per_class.csv",
     "result.json",
+    "oracle.json",
     "report.html",
 )
 
@@ -235,6 +238,20 @@ def weights_of(outcome: Outcome) -> dict[str, NDArray[Any]]:
     if outcome.row["protocol"] == "paper":
         arrays["conventional.predictions"] = outcome.conventional
     return arrays | predictor.scaler.arrays() | {"spread": np.array([predictor.spread])}
+
+
+def oracle_row(folder: Path, outcome: Outcome) -> dict[str, Any]:
+    """The oracle's row of a finished run of a generative method, from `oracle.json`; made and kept there if it is not yet.
+
+    Raises DataError when there is no class to halve, or the file is damaged.
+    """
+    path = folder / "oracle.json"
+    if not path.exists():
+        write_json(path, oracle(outcome, Recipe(**outcome.row["recipe"]), outcome.row["seed"]))
+    row = read_json(path)
+    if not outcome.row.keys() <= row.keys():
+        raise DataError(f"{path} is not the oracle of this run; remove it, and it is made anew")
+    return row
 
 
 def per_class_csv(dataset: Dataset, outcome: Outcome) -> str:

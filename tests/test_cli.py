@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from unseen import cli
+from unseen import cli, runs
 from unseen.data import Dataset
 from unseen.methods import METHODS, Generative
 from unseen.recipe import Recipe
@@ -30,6 +30,7 @@ from unseen.storage import read_arrays, write_arrays, write_json
 QUICK = ("--set", "hidden=8", "--set", "batch_size=16", "--set", "steps=6", "--set", "classifier_epochs=2")
 FIGURES = ("T1", "U", "S", "H", "AUSUC", "H_without_gamma")
 RUN_FILES = ["history.jsonl", "per_class.csv", "report.html", "result.json", "task.json", "weights.safetensors"]
+GENERATIVE_FILES = sorted([*RUN_FILES, "oracle.json"])
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def test_train_prints_one_json_object_and_talks_on_standard_error(finished: tupl
     assert row["features_hash"] == toy.features_fingerprint
     assert row["embeddings_hash"] == toy.embeddings_fingerprint
     assert row["split_hash"] == toy.split("first").fingerprint
+    assert row["labels_hash"] == toy.labels_fingerprint("first")
     assert {"torch", "numpy", "unseen", "python"} <= row["versions"].keys()
     assert row["device"] in ("cpu", "cuda")
     assert row["test_pictures"] == 8 * 3 + 3 * 12
@@ -124,7 +126,7 @@ def test_train_prints_one_json_object_and_talks_on_standard_error(finished: tupl
 
 def test_a_run_folder_holds_result_weights_history_classes_and_page(finished: tuple[Path, Said]) -> None:
     folder, said = finished
-    assert files(folder) == RUN_FILES
+    assert files(folder) == GENERATIVE_FILES
     assert "<table" in (folder / "report.html").read_text()
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [(entry["phase"], entry["step"]) for entry in history] == [("training on all seen rows", 6)]
@@ -187,7 +189,7 @@ def test_closed_forms_under_blind_say_what_they_chose_and_from_what(toy_folder: 
 def test_blind_keeps_its_choices_as_a_preset_that_trains_once(toy_folder: Path, tmp_path: Path) -> None:
     blind = unseen("train", toy_folder, *QUICK, "--save-preset", tmp_path / "p.json", "--out", tmp_path / "a", "--json")
     row = blind.json
-    assert files(tmp_path / "a") == RUN_FILES  # no checkpoint and no stored generator stays
+    assert files(tmp_path / "a") == GENERATIVE_FILES  # no checkpoint and no stored generator stays
     keys = [(e["phase"], e["step"]) for e in map(json.loads, (tmp_path / "a" / "history.jsonl").read_text().splitlines())]
     assert len(keys) == len(set(keys))
     assert len({phase for phase, _ in keys}) == 3 * 3 + 1
@@ -259,7 +261,39 @@ def test_an_existing_run_is_refused_and_a_finished_one_reported_again(
     assert again.json == finished[1].json
     assert "training" not in again.err  # nothing is done again
     assert {name: (a_copy / name).read_bytes() for name in before} == before
-    assert files(a_copy) == RUN_FILES
+    assert files(a_copy) == GENERATIVE_FILES
+
+
+@pytest.mark.usefixtures("no_page")
+def test_the_oracle_is_kept_and_told_again(
+    finished: tuple[Path, Said], a_copy: Path, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("train", toy_folder, "--protocol", "fixed", "--seed", 3, *QUICK, "--out", a_copy, "--resume")
+    kept = (a_copy / "oracle.json").read_bytes()
+    row = json.loads(kept)
+    assert (row["method"], row["test_used_for_training"]) == ("oracle (tfvaegan)", True)
+
+    def told(said: Said) -> list[str]:
+        assert said.code == 0, said.err
+        [line] = [line for line in said.out.splitlines() if line.startswith("oracle (tfvaegan)")]
+        return line.removeprefix("oracle (tfvaegan)").split()[:4]
+
+    figures = [f"{100 * row[key]:.1f}" for key in ("T1", "U", "S", "H")]
+    (a_copy / "oracle.json").unlink()
+    assert told(unseen(*run)) == figures  # and the page was there already
+    again = json.loads((a_copy / "oracle.json").read_text())
+    assert {k: v for k, v in again.items() if "seconds" not in k} == {k: v for k, v in row.items() if "seconds" not in k}
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(runs, "oracle", refuse)
+    assert told(unseen(*run)) == figures
+    for damaged in (b"{", b"{}"):
+        (a_copy / "oracle.json").write_bytes(damaged)
+        said = unseen(*run)
+        assert said.code == 0
+        assert f"note: {a_copy / 'oracle.json'} " in said.err
 
 
 def test_resuming_something_else_is_refused(a_copy: Path, toy: Dataset, toy_folder: Path, tmp_path: Path) -> None:
@@ -278,6 +312,12 @@ def test_resuming_something_else_is_refused(a_copy: Path, toy: Dataset, toy_fold
     replace(toy, features=other).save(tmp_path / "other")
     sentence = unseen(*start, tmp_path / "other", "--seed", 3, *end).refused(1)
     assert "was started with another features_hash;" in sentence
+    labels, split = toy.labels.copy(), toy.split("first")
+    one, other = (split.train[toy.labels[split.train] == c][0] for c in (4, 5))  # training rows of both splits
+    labels[[one, other]] = labels[[other, one]]
+    replace(toy, labels=labels).save(tmp_path / "relabelled")
+    sentence = unseen(*start, tmp_path / "relabelled", "--seed", 3, *end).refused(1)
+    assert "was started with another labels_hash;" in sentence
 
 
 def test_data_that_have_moved_are_still_the_data(a_copy: Path, toy: Dataset, tmp_path: Path) -> None:
@@ -346,7 +386,11 @@ def test_evaluate_refuses_data_that_have_changed(toy: Dataset, tmp_path: Path, n
     features[0] *= 2
     embeddings[0] *= 2
     split = replace(toy.split("first"), test_seen=toy.split("first").test_seen[1:])
+    labels = toy.labels.copy()
+    one, other = (split.train[toy.labels[split.train] == c][0] for c in (4, 5))  # training rows of both splits
+    labels[[one, other]] = labels[[other, one]]
     for changed, what in (
+        (replace(toy, labels=labels), "labels"),
         (replace(toy, features=features), "features"),
         (replace(toy, classes=replace(toy.classes, embeddings=embeddings)), "embeddings"),
         (replace(toy, splits={"first": split}), "split"),

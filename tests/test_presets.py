@@ -15,7 +15,7 @@ from unseen.cli import build_task
 from unseen.data import Dataset
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.selection import Selection
-from unseen.methods import find_method
+from unseen.methods import Generative, find_method
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.tfvaegan import Hyperparameters
 from unseen.presets import Preset, identity, read_preset, shipped_preset, write_preset
@@ -58,12 +58,21 @@ def test_closed_form_round_trip(tmp_path: Path, preset: Preset) -> None:
     assert read_preset(tmp_path / "p.json").build(find_method("class-gaussian")) == ClassGaussian(3.0, 0.6)
 
 
+def swapped_labels(world: Dataset) -> Dataset:
+    """Two training rows of different seen classes change labels: features, embeddings and the split's rows stay."""
+    train, labels = world.split("main").train, world.labels.copy()
+    one, other = train[0], train[labels[train] != labels[train[0]]][0]
+    labels[[one, other]] = labels[[other, one]]
+    return replace(world, labels=labels)
+
+
 def test_a_preset_fits_the_very_split_alone(world: Dataset, preset: Preset) -> None:
     assert preset.fits(world, "main")
     assert not preset.fits(world, "other")
     features = world.features.copy()
     features[0, 0] += 1
     assert not preset.fits(replace(world, features=features), "main")
+    assert not preset.fits(swapped_labels(world), "main")
     table = replace(world.classes, embeddings=world.classes.embeddings + 1)
     assert not preset.fits(replace(world, classes=table), "main")
 
@@ -83,8 +92,23 @@ def test_on_another_split_or_with_other_settings_it_is_a_start(tmp_path: Path, w
     for split, protocol, settings in (("other", "blind", {}), ("main", "blind", {"lr": "0.01"}), ("main", "fixed", {})):
         task = build_task(world, split, "tfvaegan", protocol, 0, settings, str(path))
         assert task.selection is None
-        assert task.recipe == preset.recipe
+        if protocol == "fixed":
+            assert task.recipe == preset.recipe
         assert task.hyperparameters.sigma == 0.5
+
+
+def test_blind_tries_the_methods_own_number_of_steps_wherever_it_starts(tmp_path: Path, world: Dataset, preset: Preset) -> None:
+    """The steps of a preset are those it chose elsewhere, perhaps a quarter of what was tried: no budget to choose from."""
+    path = tmp_path / "p.json"
+    write_preset(path, preset)
+    method = find_method("tfvaegan")
+    assert isinstance(method, Generative)
+    _, own = method.default(len(world.split("main").train), world.features.shape[1], world.classes.embeddings.shape[1])
+    assert own.steps != preset.recipe.steps
+    for split, settings in (("other", {}), ("main", {"lr": "0.01"})):
+        task = build_task(world, split, "tfvaegan", "blind", 0, settings, str(path))
+        assert task.recipe == replace(preset.recipe, steps=own.steps, epochs=own.epochs)
+    assert build_task(world, "other", "tfvaegan", "blind", 0, {"steps": "9"}, str(path)).recipe.steps == 9
 
 
 def test_a_shipped_preset_is_found_by_its_split(

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import unseen.training
 from unseen.data import Dataset
-from unseen.errors import DataError, RunError, SettingsError, Stopped
+from unseen.errors import DataError, Diverged, SettingsError, Stopped
 from unseen.methods import find_method
-from unseen.methods.base import Clock, Draw, GenerativeMethod, Streams
+from unseen.methods.base import Clock, Draw, GenerativeMethod, Schedule, Streams
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
 from unseen.storage import read_arrays, write_arrays
@@ -123,11 +123,11 @@ def test_the_clock_counts_steps_and_steps_per_epoch(view: ScaledView) -> None:
 
 
 def test_steps_are_those_given_or_the_epochs_of_every_loop(view: ScaledView) -> None:
-    walk = Walk(loops=2)
-    assert training_steps(Recipe(steps=7, epochs=3), walk, view) == 7
-    assert training_steps(Recipe(epochs=3), walk, view) == 3 * 2 * 15
+    schedule = Schedule(batch_size=5, loops=2)
+    assert training_steps(Recipe(steps=7, epochs=3), schedule, view) == 7
+    assert training_steps(Recipe(epochs=3), schedule, view) == 3 * 2 * 15
     with pytest.raises(SettingsError, match=r"steps=0 and epochs=0 train nothing; give a length"):
-        training_steps(Recipe(), walk, view)
+        training_steps(Recipe(), schedule, view)
 
 
 # --- what it tells
@@ -160,7 +160,7 @@ def test_speed_counts_only_the_steps_of_this_process(view: ScaledView, tmp_path:
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_term(view: ScaledView, tmp_path: Path, value: float) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     walk = Walk(broken={26: value, 28: value})
-    with pytest.raises(RunError, match=rf"the term 'late' of the loss is {value} at step 27;") as caught:
+    with pytest.raises(Diverged, match=rf"the term 'late' of the loss is {value} at step 27;") as caught:
         train(walk, view, 100, 0, checkpoint=checkpoint, checkpoint_seconds=0)
     assert not isinstance(caught.value, Stopped)
     assert len(walk.clocks) == 30  # no later than the next look

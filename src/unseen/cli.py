@@ -90,10 +90,8 @@ def train(
     """Train a method on a split, score it on the test rows, and keep the run."""
     from unseen.data import open_dataset
     from unseen.data.opening import BUILT_IN
-    from unseen.evaluation.oracle import oracle
     from unseen.presets import write_preset
-    from unseen.recipe import Recipe
-    from unseen.runs import describe, preset_of, run_in_folder
+    from unseen.runs import describe, oracle_row, preset_of, run_in_folder
 
     if save_preset is not None and protocol != "blind":
         raise SettingsError("--save-preset keeps what `blind` chose, so it needs --protocol blind")
@@ -108,12 +106,12 @@ def train(
         if save_preset is not None:
             write_preset(save_preset, preset_of(outcome, data, command))
         rows, page = [outcome.row], folder / "report.html"
+        if outcome.trained is not None:
+            try:
+                rows.append(oracle_row(folder, outcome))
+            except DataError as error:
+                _say(f"note: {error}", "yellow")
         if not page.exists():
-            if outcome.trained is not None:
-                try:
-                    rows.append(oracle(outcome, Recipe(**outcome.row["recipe"]), seed))
-                except DataError as error:
-                    _say(f"note: {error}", "yellow")
             _write_page(page, data, [outcome], rows, command)
     if as_json:
         print(json.dumps(outcome.row, ensure_ascii=False))
@@ -258,7 +256,10 @@ def build_task(
     data: Dataset, split: str | None, method_name: str, protocol: str, seed: int, settings: dict[str, str], preset: str | None
 ) -> Task:
     """From what was typed to a task. Settings come from --preset, else what `blind` chose earlier on this very split and came
-    with the package, else the benchmark's published preset, else defaults from the data's size; --set changes them."""
+    with the package, else the benchmark's published preset, else defaults from the data's size; --set changes them. Where
+    `blind` chooses anew, how long it trains at most is the method's default, not what a preset chose elsewhere."""
+    from dataclasses import replace
+
     import torch
 
     from unseen.evaluation.protocol import PROTOCOLS, Task
@@ -270,6 +271,11 @@ def build_task(
     if protocol not in PROTOCOLS:
         raise SettingsError(f"there is no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
     split = data.split(split).name
+    own: tuple[Any, Recipe]
+    if isinstance(method, ClosedForm):
+        own = method.hyperparameters(), Recipe(centred=True)
+    else:
+        own = method.default(len(data.split(split).seen), data.features.shape[1], data.classes.embeddings.shape[1])
     selection = None
     published = {} if isinstance(method, ClosedForm) else method.presets
     chosen = None
@@ -283,15 +289,13 @@ def build_task(
         hyperparameters, recipe, settings_from = chosen.build(method), chosen.recipe, "folds"
         if protocol == "blind" and chosen.fits(data, split) and not settings:
             selection = chosen.selection
+        elif protocol == "blind":
+            recipe = replace(recipe, steps=own[1].steps, epochs=own[1].epochs)
     elif preset is not None or data.name.lower() in published:
         hyperparameters, recipe = published[preset or data.name.lower()]
         settings_from = "published"
-    elif isinstance(method, ClosedForm):
-        hyperparameters, recipe, settings_from = method.hyperparameters(), Recipe(centred=True), "default"
     else:
-        classes, d = len(data.split(split).seen), data.features.shape[1]
-        hyperparameters, recipe = method.default(classes, d, data.classes.embeddings.shape[1])
-        settings_from = "default"
+        (hyperparameters, recipe), settings_from = own, "default"
     if settings:
         hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
         _refuse_idle(method, protocol, settings)

@@ -22,6 +22,10 @@ class RunError(UnseenError):
     """A run folder cannot be written, resumed or read, or a training went wrong."""
 
 
+class Diverged(RunError):
+    """A loss of a training is not finite."""
+
+
 class Stopped(RunError):
     """Ctrl-C or SIGTERM stopped a training after a whole step; what was done is saved where a checkpoint was asked for."""
 

@@ -1,6 +1,6 @@
 """Settings as files: what `blind` chose on the folds of a split, with the command that made it.
 
-A preset that was chosen on the very split it is used on (same features, embeddings and rows) is taken as that split's
+A preset that was chosen on the very split it is used on (same features, embeddings, rows and labels) is taken as that split's
 selection; anywhere else it is only a starting point.
 """
 
@@ -31,7 +31,7 @@ class Preset:
         hyperparameters: by name.
         recipe: what surrounds the method.
         selection: what was chosen and from what.
-        chosen_for: hashes of features, embeddings and split.
+        chosen_for: hashes of features, embeddings, split and labels.
         command: what made the file.
     """
 
@@ -54,9 +54,7 @@ class Preset:
         if self.method != method.name:
             raise SettingsError(f"the preset is for method '{self.method}', not for '{method.name}'; choose another")
         try:
-            if isinstance(method, ClosedForm):
-                return method.hyperparameters(**self.hyperparameters)
-            return method.default(1, 1, 1)[0].__class__(**self.hyperparameters)
+            return method.hyperparameters(**self.hyperparameters)
         except TypeError as error:
             raise SettingsError(f"the preset does not fit this version of '{method.name}' ({error}); make it anew") from error
 
@@ -67,6 +65,7 @@ def identity(dataset: Dataset, split: str) -> dict[str, str]:
         "features": dataset.features_fingerprint,
         "embeddings": dataset.embeddings_fingerprint,
         "split": dataset.split(split).fingerprint,
+        "labels": dataset.labels_fingerprint(split),
     }
 
 

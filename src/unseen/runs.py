@@ -1,7 +1,8 @@
 """Run folders: a task that can be resumed, its result, and everything needed to score it again.
 
 `task.json` says what was asked for; `result.json`, `weights.safetensors`, `history.jsonl`, `per_class.csv` and `report.html`
-say what came out. While the run goes on, `checkpoint.safetensors` and `selection/` keep unfinished work.
+say what came out, `oracle.json` what real unseen rows would have brought. While the run goes on, `checkpoint.safetensors`,
+`paper.safetensors` and `selection/` keep unfinished work.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from numpy.typing import NDArray
 
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, RunError, UnseenError
+from unseen.evaluation.oracle import oracle
 from unseen.evaluation.predictor import Predictor
-from unseen.evaluation.protocol import Outcome, Task, Watch, measure, run
+from unseen.evaluation.protocol import PAPER_FILE, Outcome, Task, Watch, measure, run
 from unseen.evaluation.selection import Selection
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, find_method
@@ -41,10 +43,12 @@ VERSION = 1
 FILES = (
     "task.json",
     "checkpoint.safetensors",
+    PAPER_FILE,
     "history.jsonl",
     "weights.safetensors",
     "per_class.csv",
     "result.json",
+    "oracle.json",
     "report.html",
 )
 
@@ -68,6 +72,7 @@ def describe(task: Task, source: str, command: str) -> dict[str, Any]:
         "split_hash": task.dataset.split(task.split).fingerprint,
         "features_hash": task.dataset.features_fingerprint,
         "embeddings_hash": task.dataset.embeddings_fingerprint,
+        "labels_hash": task.dataset.labels_fingerprint(task.split),
     }
 
 
@@ -94,7 +99,8 @@ def run_in_folder(task: Task, folder: Path, description: dict[str, Any], resume:
             outcome = replace(evaluate(folder, task.dataset), row=read_json(folder / "result.json"))
         else:
             outcome = _carry_out(task, folder, watch)
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        for name in ("checkpoint.safetensors", PAPER_FILE):
+            (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "selection", ignore_errors=True)
         return outcome
 
@@ -234,6 +240,20 @@ def weights_of(outcome: Outcome) -> dict[str, NDArray[Any]]:
     return arrays | predictor.scaler.arrays() | {"spread": np.array([predictor.spread])}
 
 
+def oracle_row(folder: Path, outcome: Outcome) -> dict[str, Any]:
+    """The oracle's row of a finished run of a generative method, from `oracle.json`; made and kept there if it is not yet.
+
+    Raises DataError when there is no class to halve, or the file is damaged.
+    """
+    path = folder / "oracle.json"
+    if not path.exists():
+        write_json(path, oracle(outcome, Recipe(**outcome.row["recipe"]), outcome.row["seed"]))
+    row = read_json(path)
+    if not outcome.row.keys() <= row.keys():
+        raise DataError(f"{path} is not the oracle of this run; remove it, and it is made anew")
+    return row
+
+
 def per_class_csv(dataset: Dataset, outcome: Outcome) -> str:
     """A table: class, seen or unseen, test rows, accuracy. Names that a spreadsheet would run as a formula are quoted."""
     text = io.StringIO()
@@ -278,6 +298,7 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
         "features": dataset.features_fingerprint,
         "embeddings": dataset.embeddings_fingerprint,
         "split": dataset.split(name).fingerprint if name in dataset.splits else None,
+        "labels": dataset.labels_fingerprint(name) if name in dataset.splits else None,
     }
     for what, found in hashes.items():
         if found != stored.get(f"{what}_hash"):
@@ -289,7 +310,7 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
     try:
         method = find_method(description["method"])
         recipe = Recipe(**{**description["recipe"], **stored["recipe"]})
-        settings = _settings(method, stored["hyperparameters"])
+        settings = method.hyperparameters(**stored["hyperparameters"])
         selection = Selection(**stored["selection"]) if stored["selection"] else None
         device = torch.device("cuda" if stored["device"] == "cuda" and torch.cuda.is_available() else "cpu")
         task = Task(
@@ -334,12 +355,6 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not all(isinstance(description.get(key), str) for key in ("source", "split", "method")):
         raise DataError(f"{folder / 'task.json'} is damaged (it does not say what was run); restore it or train again")
     return description
-
-
-def _settings(method: Any, values: Mapping[str, Any]) -> Any:
-    if isinstance(method, ClosedForm):
-        return method.hyperparameters(**values)
-    return method.default(1, 1, 1)[0].__class__(**values)
 
 
 def _restore(

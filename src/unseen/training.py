@@ -19,8 +19,9 @@ from types import FrameType
 import torch
 from torch import Tensor
 
-from unseen.errors import DataError, RunError, SettingsError, Stopped
-from unseen.methods.base import Clock, GenerativeMethod, Streams
+from unseen.data.dataset import TrainingView
+from unseen.errors import DataError, Diverged, SettingsError, Stopped
+from unseen.methods.base import Clock, GenerativeMethod, Schedule, Streams
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
 from unseen.storage import read_arrays, write_arrays
@@ -49,17 +50,20 @@ class Progress:
         return (self.steps - self.step) / max(self.steps_per_second, 1e-9)
 
 
-def steps_per_epoch(view: ScaledView, batch_size: int) -> int:
+def steps_per_epoch(view: ScaledView | TrainingView, batch_size: int) -> int:
     """ceil(n / batch): an epoch is nominal, as batches are independent draws."""
     return math.ceil(len(view.labels) / batch_size)
 
 
-def training_steps(recipe: Recipe, method: GenerativeMethod, view: ScaledView) -> int:
+def training_steps(recipe: Recipe, schedule: Schedule, view: ScaledView | TrainingView) -> int:
     """The recipe's steps, or its epochs counted in steps: an epoch is one pass for each of the method's loops.
+
+    Args:
+        schedule: the method's.
 
     Raises SettingsError when there would be none.
     """
-    steps = recipe.steps or recipe.epochs * method.loops * steps_per_epoch(view, method.batch_size)
+    steps = recipe.steps or recipe.epochs * schedule.loops * steps_per_epoch(view, schedule.batch_size)
     if steps < 1:
         raise SettingsError(
             f"steps={recipe.steps} and epochs={recipe.epochs} train nothing; give a length, for example --set steps=400"
@@ -92,7 +96,7 @@ def train(
         on_progress: called after every step that `LOOK_EVERY` divides, every snapshot and the last step.
 
     Raises:
-        RunError: a loss is not finite; the sentence names the step and the term.
+        Diverged: a loss is not finite; the sentence names the step and the term.
         Stopped: Ctrl-C or SIGTERM.
     """
     rows = Streams(seed, view.device)
@@ -140,7 +144,7 @@ def _look(pending: list[dict[str, Tensor]], done: int) -> dict[str, float]:
     wrong = (~torch.isfinite(table)).nonzero()
     if len(wrong):
         position, term = (int(v) for v in wrong[0])
-        raise RunError(
+        raise Diverged(
             f"the term '{names[term]}' of the loss is {float(table[position, term])} at step "
             f"{done - len(pending) + position + 1}; lower the learning rate (lr) or choose another scaling; "
             "the last checkpoint, if any, is as it was"

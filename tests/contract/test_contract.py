@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unseen.errors import SettingsError
 from unseen.methods import METHODS, ClosedForm, Generative, find_method, tfvaegan, with_settings
-from unseen.methods.base import ClassStreams, Clock, GenerativeMethod, load_optimiser_state, optimiser_state
+from unseen.methods.base import ClassStreams, Clock, GenerativeMethod, Schedule, load_optimiser_state, optimiser_state
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
 from unseen.training import train
@@ -125,6 +125,16 @@ def test_a_step_returns_scalars_without_graph(name: str, view: ScaledView) -> No
             assert value.shape == (), term
             assert not value.requires_grad, term
             assert value.isfinite(), term
+
+
+def test_the_schedule_is_that_of_the_method_that_is_built(name: str, view: ScaledView) -> None:
+    entry = METHODS[name]
+    assert isinstance(entry, Generative)
+    for changes in ({}, {"feedback_loops": 1, "batch_size": 7}):
+        settings = settings_for(name, view, **changes)
+        assert isinstance(settings, entry.hyperparameters)
+        method = entry.build(view, settings, 0)
+        assert entry.schedule(settings) == Schedule(method.batch_size, method.loops)
 
 
 def test_200_steps_stay_finite(trained: GenerativeMethod) -> None:

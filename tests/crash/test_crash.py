@@ -98,6 +98,7 @@ QUICK = tuple(
     for word in ("--set", setting)
 )
 FIXED = ("--protocol", "fixed", *QUICK)
+PAPER = ("--protocol", "paper", *QUICK)
 
 
 @dataclass(frozen=True)
@@ -277,12 +278,59 @@ def test_a_stop_after_the_training_says_what_to_type_too(
     assert_equal(tmp_path / "run", whole)
 
 
-def test_a_stopped_paper_run_does_not_promise_what_it_has_not_kept(play: Play, toy_folder: Path, tmp_path: Path) -> None:
-    run = ("train", toy_folder, "--protocol", "paper", *QUICK, "--out", tmp_path / "run")
-    stopped = play(*run, where="between critic and generator", count=3, do="SIGTERM")
-    assert stopped.code == 130
-    assert "training was stopped at step 3 of 32, and nothing was saved; to begin again, type: unseen train" in stopped.err
-    assert play(*run, "--resume").code == 0
+@pytest.fixture(scope="module")
+def whole_paper(play: Play, toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A paper run that nothing happened to; test rows are scored after steps 10, 20, 30 and 32."""
+    folder = tmp_path_factory.mktemp("whole-paper") / "run"
+    assert play("train", toy_folder, *PAPER, "--out", folder).code == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    "mishaps",
+    [
+        [{"where": "between critic and generator", "count": 3, "do": "SIGINT"}],
+        [{"where": "between critic and generator", "count": 23, "do": "SIGTERM", "checkpoint_seconds": 1e9}],
+        # scored after step 20, but the last checkpoint is older, or there is none
+        [{"where": "after the rename", "name": "paper.safetensors", "count": 2, "do": "SIGKILL"}],
+        [{"where": "after the rename", "name": "paper.safetensors", "count": 2, "do": "SIGKILL", "checkpoint_seconds": 1e9}],
+        [{"where": "half written", "name": "paper.safetensors", "count": 3, "do": "SIGKILL"}],
+        [
+            {"where": "between critic and generator", "count": 25, "do": "SIGTERM"},
+            {"where": "before the rename", "name": "paper.safetensors", "count": 2, "do": "SIGKILL"},
+            {"where": "after the classifier", "do": "SIGTERM"},
+        ],
+    ],
+)
+def test_a_stopped_paper_run_goes_on_and_comes_to_the_same_result(
+    play: Play, whole_paper: Path, toy_folder: Path, tmp_path: Path, mishaps: list[dict[str, Any]]
+) -> None:
+    run = ("train", toy_folder, *PAPER, "--out", tmp_path / "run", "--resume")
+    for mishap in mishaps:
+        stopped = play(*run, **mishap)
+        assert stopped.code == (-signal.SIGKILL if mishap["do"] == "SIGKILL" else 130)
+        if mishap["where"] == "between critic and generator":
+            assert "training was stopped; it is saved up to step " in stopped.err
+    assert play(*run).code == 0
+    assert_equal(tmp_path / "run", whole_paper)
+
+
+def test_a_paper_run_whose_best_is_lost_is_refused(play: Play, toy_folder: Path, tmp_path: Path) -> None:
+    """The checkpoint alone begins after test rows that were scored before, and the best of them may be the result."""
+    folder = tmp_path / "run"
+    run = ("train", toy_folder, *PAPER, "--out", folder, "--resume")
+    play(*run, where="after the rename", name="checkpoint.safetensors", count=3, do="SIGKILL")
+    kept = folder / "paper.safetensors"
+    good = kept.read_bytes()
+    kept.write_bytes(good[:-5])
+    assert f"{kept} is damaged" in play(*run).err
+    kept.unlink()
+    refused = play(*run)
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.splitlines()[-1] == (
+        f"error: {kept} does not hold what was scored up to step 30, where the checkpoint goes on; "
+        "restore it or train into another folder"
+    )
 
 
 def test_a_signal_from_outside_and_a_second_process_in_the_same_folder(

@@ -138,3 +138,42 @@ def test_a_class_table_can_be_taken_apart() -> None:
 def test_pictures_know_their_place(tiny: Dataset) -> None:
     assert tiny.pictures is not None
     assert tiny.pictures.place == {0: (0, 0), 7: (1, 0), 11: (0, 1)}
+
+
+def test_labels_are_fingerprinted_for_the_rows_of_a_split_alone(tiny: Dataset) -> None:
+    split = tiny.split()
+    ours = tiny.labels_fingerprint(split.name)
+    used = np.concatenate([split.train, split.test_seen, split.test_unseen])
+
+    def with_labels(rows: np.ndarray[Any, Any]) -> str:
+        labels = tiny.labels.copy()
+        labels[rows] = labels[rows[::-1]]
+        return replace(tiny, labels=labels).labels_fingerprint(split.name)
+
+    first, other = used[0], used[tiny.labels[used] != tiny.labels[used[0]]][0]
+    assert with_labels(np.array([first, other])) != ours
+    shuffled = replace(split, train=split.train[::-1], test_unseen=split.test_unseen[::-1])
+    assert replace(tiny, splits={split.name: shuffled}).labels_fingerprint(split.name) == ours  # order is no part of it
+    assert replace(tiny, labels=tiny.labels.astype(np.int32)).labels_fingerprint(split.name) == ours
+    fewer = replace(tiny, splits={split.name: replace(split, train=split.train[1:])})
+    labels = tiny.labels.copy()
+    labels[split.train[0]] = other
+    unused = replace(fewer, labels=labels)
+    assert unused.labels_fingerprint(split.name) == fewer.labels_fingerprint(split.name)
+
+
+def test_groups_are_fingerprinted_where_folds_depend_on_them(tiny: Dataset) -> None:
+    split = replace(tiny.split(), by_group=False)
+    tiny = replace(tiny, splits={split.name: split})
+    regrouped = replace(tiny, classes=replace(tiny.classes, groups=tuple(f"{g}?" for g in tiny.classes.groups)))
+    assert tiny.labels_fingerprint(split.name) == regrouped.labels_fingerprint(split.name)
+    by_group = {split.name: replace(split, by_group=True)}
+    ours, theirs = (replace(data, splits=by_group).labels_fingerprint(split.name) for data in (tiny, regrouped))
+    assert ours != theirs
+    assert ours != tiny.labels_fingerprint(split.name)
+
+
+def test_the_class_table_of_a_split_is_that_of_its_view(partial: Dataset) -> None:
+    table, of_view = partial.class_table("some"), partial.training_view("some").classes
+    assert (table.names, table.descriptions, table.groups) == (of_view.names, of_view.descriptions, of_view.groups)
+    np.testing.assert_array_equal(table.embeddings, of_view.embeddings)

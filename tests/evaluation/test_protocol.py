@@ -117,6 +117,17 @@ def test_a_row_says_how_its_figures_came_about(blind: Outcome, blind_task: Task)
     assert json.loads(json.dumps(row, allow_nan=False))["H"] == row["H"]
 
 
+def test_a_task_hash_names_the_labels_too(tiny_world: World, tiny_task: MakeTask) -> None:
+    world = tiny_world(seen=8, unseen=3)
+    test, labels = world.split("main").test_unseen, world.labels.copy()
+    one, other = test[0], test[labels[test] != labels[test[0]]][0]
+    labels[[one, other]] = labels[[other, one]]
+    ours, theirs = (run(tiny_task(data, method="eszsl")).row for data in (world, replace(world, labels=labels)))
+    assert ours["split_hash"] == theirs["split_hash"]
+    assert ours["labels_hash"] != theirs["labels_hash"]
+    assert ours["task_hash"] != theirs["task_hash"]
+
+
 def test_an_earlier_selection_is_reused(blind: Outcome, blind_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     selection = Selection(**blind.row["selection"])
     recipe = Recipe(**blind.row["recipe"])
@@ -275,6 +286,23 @@ def test_paper_picks_t1_and_h_each_at_its_own_best(
     ]
     assert row["T1"] == pytest.approx(max(conventional))
     assert row["H"] == pytest.approx(max(generalized))
+
+
+@pytest.mark.parametrize("classifier", ["softmax", "gaussian"])
+def test_t1_has_one_meaning_under_every_protocol(tiny_world: World, tiny_task: MakeTask, classifier: str) -> None:
+    """Where paper has nothing to pick from, its T1 is that of fixed: the same classifier on the same draws."""
+    world = tiny_world(seen=8, unseen=4, noise=1.2)
+    one_epoch = {"steps": 4, "classifier": classifier, "classifier_epochs": 1, "classifier_lr": 0.05}
+    fixed = run(tiny_task(world, "fixed", **one_epoch))
+    rows = classifier_rows(fixed.trained, fixed.view, round(2 * fixed.view.mean_seen_count), stream_seed(0, "synthesis 4"))
+    recipe = Recipe(**fixed.row["recipe"])
+    expected = module.generative_predictor(
+        fixed.predictor.scaler, fixed.view, fixed.trained.represent, rows, recipe, stream_seed(0, "classifier 4")
+    )
+    paper = run(tiny_task(world, "paper", **one_epoch))
+    np.testing.assert_array_equal(paper.conventional, expected.predict_unseen(fixed.test.unseen_features))
+    among_unseen = expected.decide(fixed.test.unseen_features).best_unseen
+    assert np.array_equal(paper.conventional, among_unseen) is (classifier == "gaussian")
 
 
 def test_paper_scores_the_last_step_too(tiny_world: World, tiny_task: MakeTask) -> None:

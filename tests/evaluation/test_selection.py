@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from unseen.data import Dataset
+from unseen.errors import Diverged, RunError
 from unseen.evaluation import selection as module
 from unseen.evaluation.protocol import Task
 from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
@@ -174,3 +175,75 @@ def test_epochs_become_steps_of_the_whole_training_set(tiny_world: World, tiny_t
     most = 2 * loops * -(-rows // 32)
     assert {c["steps"] for c in chosen.candidates} == {round(most * share) for share in (0.25, 0.5, 1)}
     assert recipe.steps == chosen.chosen["steps"]
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch, *where: tuple[str, int]) -> None:
+    """Let the training of these scalings and folds end in a loss that is not finite."""
+    train = module.train
+
+    def training(method: Any, view: Any, *rest: Any, checkpoint: Path, **options: Any) -> None:
+        if any(checkpoint.parent.name == f"{scaling}-fold{fold}" for scaling, fold in where):
+            raise Diverged(f"the loss of {checkpoint.parent.name} is inf")
+        train(method, view, *rest, checkpoint=checkpoint, **options)
+
+    monkeypatch.setattr(module, "train", training)
+
+
+def test_a_scaling_that_diverges_on_a_fold_is_recorded_and_the_others_are_judged(
+    tiny_world: World, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3), scalings=("minmax", "l2"))
+    expected, _ = select(replace(task, method=replace(task.method, scalings=("l2",))), tmp_path / "l2 alone")
+    diverging(monkeypatch, ("minmax", 1))
+    chosen, recipe = select(task, tmp_path / "both")
+    assert recipe.scaling == "l2"
+    assert chosen.candidates == [{"scaling": "minmax", "failed": "the loss of minmax-fold1 is inf"}, *expected.candidates]
+    assert replace(chosen, candidates=expected.candidates) == expected
+    assert select(task, tmp_path / "both")[0] == chosen  # resumed
+
+
+def test_a_selection_in_which_everything_diverges_is_a_sentence(
+    tiny_world: World, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3), scalings=("minmax", "l2"))
+    diverging(monkeypatch, ("minmax", 2), ("l2", 0))
+    with pytest.raises(RunError, match=r"every scaling \(minmax, l2\); with minmax: the loss of minmax-fold2 is inf$"):
+        select(task, tmp_path)
+
+
+def test_a_disk_that_refuses_is_no_failed_scaling(
+    tiny_world: World, tiny_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        raise RunError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(module, "write_arrays", full)
+    with pytest.raises(RunError, match=r"^cannot write"):
+        select(tiny_task(tiny_world(seen=8, unseen=3), scalings=("minmax", "l2")), tmp_path)
+
+
+def test_rows_are_synthesised_once_for_all_classifiers(
+    small_task: Task, uninterrupted: tuple[Path, Selection, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, *expected = uninterrupted
+    synthesise, made = module.classifier_rows, []
+    monkeypatch.setattr(module, "classifier_rows", lambda *args: made.append(args) or synthesise(*args))
+    assert select(small_task, folder) == tuple(expected)
+    # 3 numbers of steps, then 2 synthetic ratios, on 3 folds
+    assert len(made) == (3 + 2) * 3
+
+
+def test_nothing_is_built_to_count_steps(
+    small_task: Task, uninterrupted: tuple[Path, Selection, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, *expected = uninterrupted
+    built: list[int] = []
+
+    def building(view: Any, hyperparameters: Any, seed: int) -> Any:
+        built.append(len(view.labels))
+        return small_task.method.build(view, hyperparameters, seed)  # type: ignore[union-attr]
+
+    task = replace(small_task, method=replace(small_task.method, build=building))
+    assert select(task, folder) == tuple(expected)
+    whole = len(small_task.dataset.split("main").train)
+    assert whole not in built

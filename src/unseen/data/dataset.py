@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.errors import SettingsError
-from unseen.storage import fingerprint
+from unseen.storage import fingerprint, hash_of
 
 Floats = NDArray[np.floating[Any]]
 Ids = NDArray[np.int64]
@@ -206,6 +206,16 @@ class Dataset:
         """SHA-256 of the class embeddings."""
         return fingerprint(self.classes.embeddings)
 
+    def labels_fingerprint(self, split: str | None = None) -> str:
+        """SHA-256 of the labels of a split's rows and, where folds hold out whole groups, of its classes' groups.
+
+        Like the split's own fingerprint it does not depend on the order of rows.
+        """
+        chosen = self.split(split)
+        rows = np.sort(np.concatenate([chosen.train, chosen.test_seen, chosen.test_unseen]))
+        groups = self.class_table(split).groups if chosen.by_group else None
+        return hash_of([fingerprint(self.labels[rows].astype(np.int64)), groups])
+
     def split(self, name: str | None = None) -> Split:
         """The split of this name, or the first one.
 
@@ -217,6 +227,10 @@ class Dataset:
             raise SettingsError(f"data set '{self.name}' has no split '{name}'; it has {', '.join(self.splits)}")
         return self.splits[name]
 
+    def class_table(self, split: str | None = None) -> ClassTable:
+        """The split's seen and unseen classes, in the order of local class ids."""
+        return self.classes.take(self._classes_of(self.split(split)))
+
     def training_view(self, split: str | None = None) -> TrainingView:
         """Everything training may know of this split."""
         chosen = self.split(split)
@@ -224,7 +238,7 @@ class Dataset:
         return TrainingView(
             features=np.asarray(self.features[chosen.train], np.float32),
             labels=np.searchsorted(taken, self.labels[chosen.train]),
-            classes=self.classes.take(taken),
+            classes=self.class_table(split),
             seen=np.searchsorted(taken, np.sort(chosen.seen)),
             unseen=np.searchsorted(taken, np.sort(chosen.unseen)),
             by_group=chosen.by_group,

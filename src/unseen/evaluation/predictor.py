@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unseen.data.dataset import Ids, TestRows
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve
-from unseen.final_classifier import ROWS_AT_ONCE, ClassifierRows, fit_final_classifier
+from unseen.final_classifier import ROWS_AT_ONCE, ClassifierRows, fit_by_epoch, fit_final_classifier
 from unseen.linear import LinearScores
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
@@ -64,10 +64,7 @@ class Predictor:
         )
 
     def _represented(self, features: NDArray[np.float32]) -> list[Tensor]:
-        if len(features) == 0:
-            features = np.empty((0, features.shape[1]), np.float32)
-            return [self.represent(self.scaler.rows(features, self.device))]
-        starts = range(0, len(features), ROWS_AT_ONCE)
+        starts = range(0, max(1, len(features)), ROWS_AT_ONCE)  # one empty part where there is no row
         return [self.represent(self.scaler.rows(features[s : s + ROWS_AT_ONCE], self.device)) for s in starts]
 
 
@@ -94,21 +91,45 @@ def generative_predictor(
     seed: int,
     with_conventional: bool = True,
 ) -> Predictor:
-    """Fit the final classifiers on represented rows: over all classes, and (for T1) over unseen ones on synthetic rows."""
+    """Fit the final classifiers on represented rows: one over all classes and, for T1, one over the unseen classes.
+
+    With the softmax, T1's is a classifier of its own, fitted on the synthetic rows. With the gaussian classifier a separate
+    discriminant over the unseen classes has the same means and shares the covariance of the real rows, so it *is*
+    `generalized.only(unseen)`, and nothing is fitted again.
+
+    Args:
+        rows: real seen and synthetic unseen rows.
+        with_conventional: False saves fitting T1's classifier where nobody asks for it.
+    """
     both = torch.cat([view.seen, view.unseen]).sort().values
     generalized = fit_final_classifier(rows, both, recipe, seed)
+    conventional = generalized.only(view.unseen)
+    if with_conventional:
+        for fitted in conventional_by_epoch(rows, view, generalized, recipe, seed):
+            conventional = fitted
     return Predictor(
         scaler=scaler,
         represent=represent,
         generalized=generalized,
-        conventional=fit_final_classifier(rows.only_synthetic(), view.unseen, recipe, seed)
-        if with_conventional and recipe.classifier == "softmax"
-        else generalized.only(view.unseen),
+        conventional=conventional,
         seen=view.seen.cpu().numpy(),
         unseen=view.unseen.cpu().numpy(),
         spread=spread_of_margin(generalized, rows.features, view),
         device=view.device,
     )
+
+
+def conventional_by_epoch(
+    rows: ClassifierRows, view: ScaledView, generalized: LinearScores, recipe: Recipe, seed: int
+) -> Iterable[LinearScores]:
+    """T1's classifier over the unseen classes after each of its epochs, as `generative_predictor` says.
+
+    Args:
+        generalized: the classifier over all classes that was fitted on the same rows.
+    """
+    if recipe.classifier == "gaussian":
+        return [generalized.only(view.unseen)]
+    return fit_by_epoch(rows.only_synthetic(), view.unseen, recipe, seed)
 
 
 def spread_of_margin(scores: LinearScores, x: Tensor, view: ScaledView) -> float:

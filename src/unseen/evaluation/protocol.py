@@ -23,6 +23,7 @@ import torch
 import unseen
 from unseen.data.dataset import Dataset, Ids, TestRows, TrainingView
 from unseen.errors import DataError, SettingsError
+from unseen.evaluation.best_on_test import BestOnTest
 from unseen.evaluation.metrics import (
     Decisions,
     SeenUnseenCurve,
@@ -31,7 +32,7 @@ from unseen.evaluation.metrics import (
     interval_of_h,
     per_class_accuracy,
 )
-from unseen.evaluation.predictor import Predictor, closed_form_predictor, generative_predictor
+from unseen.evaluation.predictor import Predictor, closed_form_predictor, conventional_by_epoch, generative_predictor
 from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
 from unseen.final_classifier import ClassifierRows, classifier_rows, fit_by_epoch, fit_final_classifier, represent
 from unseen.linear import LinearScores
@@ -44,6 +45,8 @@ from unseen.training import Progress, steps_per_epoch, train, training_steps
 
 Protocol = Literal["blind", "fixed", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("blind", "fixed", "paper")
+PAPER_FILE = "paper.safetensors"
+"""Where `paper` keeps the best so far, beside the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def _run_generative(task: Task, view: TrainingView, begun: float, watch: Watch) 
     scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
     scaled = scaler.view(view, task.device)
     method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
-    recipe = replace(recipe, steps=training_steps(recipe, method, scaled))
+    recipe = replace(recipe, steps=training_steps(recipe, task.method.schedule(task.hyperparameters), scaled))
     train(
         method,
         scaled,
@@ -208,60 +211,67 @@ def _run_generative(task: Task, view: TrainingView, begun: float, watch: Watch) 
 
 
 def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Outcome:
-    """Score the test rows after every classifier epoch of every generator epoch; keep the best H and, apart, the best T1."""
+    """Score the test rows after every classifier epoch of every generator epoch; keep the best H and, apart, the best T1.
+
+    What is best so far is kept before each checkpoint. A training that goes on from an older one passes over the steps that
+    were scored already: their draws depend on the seed and the step alone.
+    """
     assert isinstance(task.method, Generative)
     recipe = task.recipe
     scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
     scaled = scaler.view(view, task.device)
     method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
-    steps = training_steps(recipe, method, scaled)
-    epoch = method.loops * steps_per_epoch(scaled, method.batch_size)
+    schedule = task.method.schedule(task.hyperparameters)
+    steps = training_steps(recipe, schedule, scaled)
+    epoch = schedule.loops * steps_per_epoch(scaled, schedule.batch_size)
     test = task.dataset.test_rows(task.split)
     count = recipe.rows_per_class(scaled.mean_seen_count)
     both = torch.cat([scaled.seen, scaled.unseen]).sort().values
     seen, unseen = scaled.seen.cpu().numpy(), scaled.unseen.cpu().numpy()
     x_seen, x_unseen = (scaler.rows(x, task.device) for x in (test.seen_features, test.unseen_features))
-    best: dict[str, Any] = {"H": -1.0, "T1": -1.0, "scored": 0}
-    state: dict[str, torch.Tensor] = {}
+    snapshots = (*range(epoch, steps, epoch), steps)
+    kept, checkpoint = (watch.folder / name if watch.folder else None for name in (PAPER_FILE, "checkpoint.safetensors"))
+    best = BestOnTest.resume(kept, checkpoint, snapshots, task.device) if kept and checkpoint else BestOnTest()
 
-    def fits(rows: ClassifierRows, class_ids: torch.Tensor, seed: int) -> Iterable[LinearScores]:
+    def generalized_by_epoch(rows: ClassifierRows, seed: int) -> Iterable[LinearScores]:
         """The softmax after each of its epochs; the gaussian classifier has none."""
         if recipe.classifier == "gaussian":
-            return [fit_final_classifier(rows, class_ids, recipe, seed)]
-        return fit_by_epoch(rows, class_ids, recipe, seed)
+            return [fit_final_classifier(rows, both, recipe, seed)]
+        return fit_by_epoch(rows, both, recipe, seed)
 
     def score_epoch(step: int) -> None:
+        if step <= best.scored_to:
+            return
         watch.on_phase(f"scoring the test rows after step {step} (as published; they choose the result)")
         rows = classifier_rows(method, scaled, count, stream_seed(task.seed, f"synthesis {step}"))
         u_seen, u_unseen = represent(method, x_seen), represent(method, x_unseen)
         classifier_seed = stream_seed(task.seed, f"classifier {step}")
-        for scores in fits(rows, both, classifier_seed):
+        for scores in generalized_by_epoch(rows, classifier_seed):
             on_seen = Decisions.from_scores(scores(u_seen).cpu().numpy(), seen, unseen)
             on_unseen = Decisions.from_scores(scores(u_unseen).cpu().numpy(), seen, unseen)
             s = per_class_accuracy(test.seen_labels, on_seen.predict())
             u = per_class_accuracy(test.unseen_labels, on_unseen.predict())
-            best["scored"] += 1
-            if harmonic_mean(s, u) > best["H"]:
-                best.update(H=harmonic_mean(s, u), generalized=scores, step=step)
-                state.update({name: value.clone() for name, value in method.state().items() if name.startswith("network.")})
-        for scores in fits(rows.only_synthetic(), scaled.unseen, classifier_seed):
-            predicted = unseen[scores(u_unseen).argmax(dim=1).cpu().numpy()]
-            t1 = per_class_accuracy(test.unseen_labels, predicted)
-            best["scored"] += 1
-            if t1 > best["T1"]:
-                best.update(T1=t1, conventional=predicted)
+            best.see_generalized(harmonic_mean(s, u), scores, step, method)
+        for conventional in conventional_by_epoch(rows, scaled, scores, recipe, classifier_seed):
+            predicted = unseen[conventional(u_unseen).argmax(dim=1).cpu().numpy()]
+            best.see_conventional(per_class_accuracy(test.unseen_labels, predicted), predicted)
+        best.scored_to = step
+        if kept:
+            best.save(kept)
 
     train(
         method,
         scaled,
         steps,
         stream_seed(task.seed, "training"),
-        snapshots=(*range(epoch, steps, epoch), steps),
+        checkpoint=checkpoint,
+        snapshots=snapshots,
         on_snapshot=score_epoch,
         on_progress=watch.on_progress,
     )
-    method.load_state(state)
-    generalized: LinearScores = best["generalized"]
+    assert best.generalized is not None  # the last step is always scored
+    method.load_state(best.networks)
+    generalized = best.generalized
     predictor = Predictor(
         scaler=scaler,
         represent=method.represent,
@@ -274,15 +284,15 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
     )
     selection = Selection(
         chosen_on="the test rows",
-        chosen={"step": best["step"]},
-        objective=best["H"],
+        chosen={"step": best.step},
+        objective=best.H,
         candidates=[],
-        test_evaluations=best["scored"],
+        test_evaluations=best.evaluations,
     )
     seconds = {"selection": 0.0, "training": time.monotonic() - begun}
     recipe = replace(recipe, steps=steps, gamma=0.0)
     return measure(
-        task, predictor, method, scaled, task.hyperparameters, recipe, selection, seconds, conventional=best["conventional"]
+        task, predictor, method, scaled, task.hyperparameters, recipe, selection, seconds, conventional=best.conventional
     )
 
 
@@ -352,6 +362,7 @@ def measure(
         "split_hash": split.fingerprint,
         "features_hash": dataset.features_fingerprint,
         "embeddings_hash": dataset.embeddings_fingerprint,
+        "labels_hash": dataset.labels_fingerprint(split.name),
         "feature_extractor": dataset.provenance.feature_extractor,
         "embedding_source": dataset.provenance.embedding_source,
         "versions": versions(),
@@ -368,6 +379,7 @@ def task_hash(row: Mapping[str, Any]) -> str:
         "split_hash",
         "features_hash",
         "embeddings_hash",
+        "labels_hash",
         "seed",
         "protocol",
         "hyperparameters",

@@ -7,7 +7,7 @@ with the best common γ; γ is measured in units of each fold's spread of margin
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from unseen.data.dataset import TrainingView
+from unseen.errors import Diverged, RunError
 from unseen.evaluation.folds import Fold, cut_folds
 from unseen.evaluation.metrics import SeenUnseenCurve, choose_gamma
 from unseen.evaluation.predictor import closed_form_predictor, generative_predictor
@@ -48,7 +49,7 @@ class Selection:
         chosen_on: in words.
         chosen: setting → value.
         objective: mean H on the folds, with γ (for `paper`: H on the test rows).
-        candidates: every combination tried, with its objective.
+        candidates: every combination tried, with its objective; before them, scalings that failed, with what went wrong.
         test_evaluations: how often test rows were scored to choose; 0 for `blind`.
     """
 
@@ -110,9 +111,12 @@ def select_recipe(
 
     Args:
         folder: keeps checkpoints and stored generators.
+
+    Raises:
+        RunError: training diverges on a fold of every scaling. One that does is recorded, and the others are judged.
     """
     folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
-    steps = _steps_to_store(view, method, hyperparameters, recipe, device)
+    steps = _steps_to_store(view, method, hyperparameters, recipe)
     stored = {
         (scaling, number): _StoredGenerators(
             fold, number, scaling, method, hyperparameters, recipe.centred, steps, seed, device, folder
@@ -120,33 +124,40 @@ def select_recipe(
         for scaling in method.scalings
         for number, fold in enumerate(folds)
     }
+    failed: dict[Scaling, str] = {}
     for (scaling, number), generators in stored.items():
+        if scaling in failed:
+            continue
         on_phase(f"choosing settings: {scaling} features, fold {number + 1} of {FOLDS}")
-        generators.train(on_progress)
+        try:
+            generators.train(on_progress)
+        except Diverged as error:
+            failed[scaling] = str(error)
+    scalings = [scaling for scaling in method.scalings if scaling not in failed]
+    if not scalings:
+        scaling, sentence = next(iter(failed.items()))
+        raise RunError(f"training on the folds failed with every scaling ({', '.join(failed)}); with {scaling}: {sentence}")
 
-    def judge(**settings: Any) -> _Candidate:
-        tried = replace(recipe, synthetic=0, **settings)
-        judged = [stored[tried.scaling, number].curve(tried) for number in range(FOLDS)]
-        gamma, objective = choose_gamma([curve for curve, _ in judged], [spread for _, spread in judged])
-        return _Candidate(settings, gamma, objective)
+    def judge(settings: dict[str, Any], classifiers: Iterable[dict[str, Any]] = ({},)) -> Iterator[_Candidate]:
+        """One candidate for each classifier; rows are synthesised once for all of them."""
+        tried = [replace(recipe, synthetic=0, **settings, **classifier) for classifier in classifiers]
+        folds_judged = [stored[tried[0].scaling, number].curves(tried) for number in range(FOLDS)]
+        for classifier, judged in zip(classifiers, zip(*folds_judged, strict=True), strict=True):
+            gamma, objective = choose_gamma([curve for curve, _ in judged], [spread for _, spread in judged])
+            yield _Candidate({**settings, **classifier}, gamma, objective)
 
     on_phase("choosing settings: final classifiers on the stored generators")
-    first = [judge(scaling=scaling, steps=step) for scaling in method.scalings for step in steps]
+    first = [c for scaling in scalings for step in steps for c in judge({"scaling": scaling, "steps": step})]
     generator = max(first, key=lambda candidate: candidate.objective).settings
-    second = [
-        judge(**generator, synthetic_ratio=ratio, **classifier) for ratio in SYNTHETIC_RATIOS for classifier in CLASSIFIERS
-    ]
+    second = [c for ratio in SYNTHETIC_RATIOS for c in judge({**generator, "synthetic_ratio": ratio}, CLASSIFIERS)]
     candidates = [*first, *second]
     best = max(candidates, key=lambda candidate: candidate.objective)
-    return _record(best, candidates, folds), replace(recipe, **best.settings, gamma=best.gamma, synthetic=0)
+    return _record(best, candidates, folds, failed), replace(recipe, **best.settings, gamma=best.gamma, synthetic=0)
 
 
-def _steps_to_store(
-    view: TrainingView, method: Generative, hyperparameters: Any, recipe: Recipe, device: torch.device
-) -> tuple[int, ...]:
+def _steps_to_store(view: TrainingView, method: Generative, hyperparameters: Any, recipe: Recipe) -> tuple[int, ...]:
     """The same steps in every fold: an epoch is one of all training rows, though folds are smaller and differ in size."""
-    scaled = Scaler.fit(view, method.scalings[0], recipe.centred).view(view, device)
-    most = training_steps(recipe, method.build(scaled, hyperparameters, 0), scaled)
+    most = training_steps(recipe, method.schedule(hyperparameters), view)
     return tuple(sorted({max(1, round(share * most)) for share in STEP_SHARES}))
 
 
@@ -204,25 +215,35 @@ class _StoredGenerators:
         )
         checkpoint.unlink(missing_ok=True)
 
-    def curve(self, recipe: Recipe) -> tuple[SeenUnseenCurve, float]:
-        """The seen–unseen curve on the fold's held-out rows after the recipe's steps, and the spread of margins."""
-        arrays, _ = read_arrays(self._stored(recipe.steps))
+    def curves(self, recipes: list[Recipe]) -> list[tuple[SeenUnseenCurve, float]]:
+        """For each recipe the seen–unseen curve on the fold's held-out rows, and the spread of margins.
+
+        Args:
+            recipes: alike but for the final classifier, so that one synthesis does for all; its rows are then let go.
+        """
+        [(steps, per_class)] = {(recipe.steps, recipe.rows_per_class(self._view.mean_seen_count)) for recipe in recipes}
+        arrays, _ = read_arrays(self._stored(steps))
         generator = self._build()
         generator.load_state({name: torch.tensor(array, device=self._view.device) for name, array in arrays.items()})
-        per_class = recipe.rows_per_class(self._view.mean_seen_count)
         rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"))
         seed = stream_seed(self._seed, "classifier")
-        predictor = generative_predictor(
-            self._scaler, self._view, generator.represent, rows, recipe, seed, with_conventional=False
-        )
-        return predictor.curve(self._fold.held_out), predictor.spread
+        out = []
+        for recipe in recipes:
+            predictor = generative_predictor(
+                self._scaler, self._view, generator.represent, rows, recipe, seed, with_conventional=False
+            )
+            out.append((predictor.curve(self._fold.held_out), predictor.spread))
+        return out
 
 
-def _record(best: _Candidate, candidates: list[_Candidate], folds: tuple[Fold, ...]) -> Selection:
+def _record(
+    best: _Candidate, candidates: list[_Candidate], folds: tuple[Fold, ...], failed: Mapping[Scaling, str] | None = None
+) -> Selection:
+    failures = [{"scaling": scaling, "failed": sentence} for scaling, sentence in (failed or {}).items()]
     held_out = ", ".join(str(len(fold.view.unseen)) for fold in folds)
     return Selection(
         chosen_on=f"{len(folds)} folds of the training rows, holding out {held_out} seen classes",
         chosen={**best.settings, "gamma": best.gamma},
         objective=best.objective,
-        candidates=[candidate.record() for candidate in candidates],
+        candidates=[*failures, *(candidate.record() for candidate in candidates)],
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from unseen.errors import SettingsError
 from unseen.methods import tfvaegan
-from unseen.methods.base import ClosedFormMethod, GenerativeMethod
+from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
 from unseen.methods.prototype import Prototype
@@ -22,7 +22,9 @@ class Generative:
 
     Args:
         name: what the user types; title: what a table may say.
+        hyperparameters: a dataclass; made from a preset's values by name.
         build: (view, hyper-parameters, seed) → the method, untrained.
+        schedule: hyper-parameters → batch size and loops of the method that `build` makes of them.
         default: (seen classes, d, a) → hyper-parameters and recipe for data without a preset.
         presets: published hyper-parameters and recipes by benchmark.
         scalings: at most three; `blind` tries all of them.
@@ -30,7 +32,9 @@ class Generative:
 
     name: str
     title: str
+    hyperparameters: type[Any]
     build: Callable[[ScaledView, Any, int], GenerativeMethod]
+    schedule: Callable[[Any], Schedule]
     default: Callable[[int, int, int], tuple[Any, Recipe]]
     presets: Mapping[str, tuple[Any, Recipe]]
     scalings: tuple[Scaling, ...] = SCALINGS
@@ -45,6 +49,10 @@ class ClosedForm:
     hyperparameters: type[ClosedFormMethod]
 
 
+def _schedule(hyperparameters: tfvaegan.Hyperparameters) -> Schedule:
+    return Schedule(hyperparameters.batch_size, hyperparameters.feedback_loops)
+
+
 METHODS: Mapping[str, Generative | ClosedForm] = {
     entry.name: entry
     for entry in (
@@ -54,11 +62,21 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
         Generative(
             "fvaegan",
             "f-VAEGAN-D2 (inductive)",
+            tfvaegan.Hyperparameters,
             tfvaegan.TFVAEGAN,
+            _schedule,
             tfvaegan.default_fvaegan,
             {name: (tfvaegan.without_decoder(h), recipe) for name, (h, recipe) in tfvaegan.PRESETS.items()},
         ),
-        Generative("tfvaegan", "TF-VAEGAN", tfvaegan.TFVAEGAN, tfvaegan.default, tfvaegan.PRESETS),
+        Generative(
+            "tfvaegan",
+            "TF-VAEGAN",
+            tfvaegan.Hyperparameters,
+            tfvaegan.TFVAEGAN,
+            _schedule,
+            tfvaegan.default,
+            tfvaegan.PRESETS,
+        ),
     )
 }
 

@@ -37,6 +37,19 @@ class Clock:
     steps_per_epoch: int
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How a method goes through the data.
+
+    Args:
+        batch_size: rows a draw.
+        loops: passes over the data that the paper calls one epoch.
+    """
+
+    batch_size: int
+    loops: int
+
+
 class Streams:
     """Named random streams. Each is seeded from (seed, name), so one part's draws never shift another's."""
 

@@ -466,6 +466,16 @@ def test_settings_reach_their_owner(name: str) -> None:
     assert changed_recipe == replace(recipe, steps=12, centred=False, classifier_lr=0.01)
 
 
+@pytest.mark.parametrize(("named", "overriding"), [("epochs", "steps"), ("synthetic_ratio", "synthetic")])
+def test_a_setting_is_not_idle_beside_the_one_that_goes_before_it(named: str, overriding: str) -> None:
+    hyperparameters, recipe = tfvaegan.default(100, 512, 16)
+    recipe = replace(recipe, steps=400, synthetic=50)
+    _, changed = with_settings(hyperparameters, recipe, {named: "3"})
+    assert (getattr(changed, named), getattr(changed, overriding)) == (3, 0)
+    _, both = with_settings(hyperparameters, recipe, {named: "3", overriding: "7"})
+    assert (getattr(both, named), getattr(both, overriding)) == (3, 7)
+
+
 def test_settings_that_need_each_other_may_come_in_any_order() -> None:
     """TF-VAEGAN refuses beta=0 unless two others change with it."""
     needed = {"beta": "0", "transform": "false", "feedback_loops": "1"}

@@ -101,6 +101,9 @@ def with_settings(hyperparameters: Any, recipe: Recipe, settings: Mapping[str, s
         if name not in known:
             raise SettingsError(f"there is no setting '{name}'; there are {', '.join(sorted(known))}")
     changed: dict[str, Any] = {name: _parse(name, text, known[name]) for name, text in settings.items()}
+    for named, overriding in (("epochs", "steps"), ("synthetic_ratio", "synthetic")):
+        if named in changed:  # else the setting that goes before it would make it idle
+            changed.setdefault(overriding, 0)
     # All at once: some settings are only valid together.
     return (
         replace(hyperparameters, **{name: value for name, value in changed.items() if name in vars(hyperparameters)}),

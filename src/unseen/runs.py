@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, RunError, UnseenError
+from unseen.evaluation.by_class import per_class
 from unseen.evaluation.oracle import oracle
 from unseen.evaluation.predictor import Predictor
 from unseen.evaluation.protocol import PAPER_FILE, Outcome, Task, Watch, measure, run
@@ -118,7 +119,7 @@ def _carry_out(task: Task, folder: Path, watch: Watch) -> Outcome:
 
         outcome = run(task, Watch(folder, on_phase, on_progress))
     write_arrays(folder / "weights.safetensors", weights_of(outcome), sealed=True)
-    write_text(folder / "per_class.csv", per_class_csv(task.dataset, outcome))
+    write_text(folder / "per_class.csv", per_class_csv(outcome))
     write_json(folder / "result.json", outcome.row)  # last: a run with a result is finished
     return outcome
 
@@ -254,31 +255,15 @@ def oracle_row(folder: Path, outcome: Outcome) -> dict[str, Any]:
     return row
 
 
-def per_class_csv(dataset: Dataset, outcome: Outcome) -> str:
+def per_class_csv(outcome: Outcome) -> str:
     """A table: class, seen or unseen, test rows, accuracy. Names that a spreadsheet would run as a formula are quoted."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", "kind", "test_rows", "accuracy"])
-    for name, unseen, rows, accuracy in per_class(dataset, outcome):
+    for name, unseen, rows, accuracies in sorted(per_class([outcome]), key=lambda entry: entry[1]):  # seen classes first
         safe = f"'{name}" if name[0] in "=+-@\t" else name
-        writer.writerow([safe, "unseen" if unseen else "seen", rows, f"{accuracy:.6f}"])
+        writer.writerow([safe, "unseen" if unseen else "seen", rows, f"{accuracies[outcome.row['method']]:.6f}"])
     return text.getvalue()
-
-
-def per_class(dataset: Dataset, outcome: Outcome) -> list[tuple[str, bool, int, float]]:
-    """(class, is unseen, test rows, accuracy with γ) for every class with a test row."""
-    out = []
-    names = dataset.training_view(outcome.row["split"]).classes.names
-    on_seen, on_unseen = outcome.decisions
-    for unseen, decisions, labels in (
-        (False, on_seen, outcome.test.seen_labels),
-        (True, on_unseen, outcome.test.unseen_labels),
-    ):
-        right = decisions.predict(outcome.gamma) == labels
-        for class_id in np.unique(labels):
-            of_class = labels == class_id
-            out.append((names[class_id], unseen, int(of_class.sum()), float(right[of_class].mean())))
-    return out
 
 
 def evaluate(folder: Path, dataset: Dataset) -> Outcome:

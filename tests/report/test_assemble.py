@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +138,27 @@ def test_projection_labels_index_the_unseen_classes(page: Page, world: Dataset) 
     real = [plane.names[i] for i in labels[~synthetic]]
     assert sorted(real) == sorted(names_of(world, world.split("main").test_unseen))
     assert np.bincount(labels[synthetic]).tolist() == [assemble.SYNTHETIC_SHOWN] * 3
+
+
+def test_every_unseen_class_is_in_the_plane_however_many_rows_come_before_it(
+    world: Dataset, outcomes: list[Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows may be sorted by class, and the plane samples them itself."""
+    given = []
+
+    def listening(real: np.ndarray, labels: np.ndarray, *rest: object, **options: object) -> None:
+        given.append((real, labels))
+
+    monkeypatch.setattr(assemble, "project", listening)
+    main = outcomes[-1]
+    test = main.test
+    repeated = np.repeat(np.arange(len(test.unseen_labels)), 600)  # 18,000 rows
+    many = replace(test, unseen_features=test.unseen_features[repeated], unseen_labels=test.unseen_labels[repeated])
+    assemble._projection(replace(main, test=many), main.view.names)
+    [(real, labels)] = given
+    np.testing.assert_array_equal(main.predictor.unseen[labels], many.unseen_labels)
+    expected = main.predictor.scaler.rows(test.unseen_features, main.view.device).numpy()
+    np.testing.assert_array_equal(real[::600], expected)
 
 
 def test_a_closed_form_alone_has_no_projection(world: Dataset, outcomes: list[Outcome]) -> None:

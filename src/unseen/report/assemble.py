@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from unseen.data.dataset import Dataset
+from unseen.evaluation.by_class import confusion, per_class
 from unseen.evaluation.protocol import Outcome
-from unseen.final_classifier import ROWS_AT_ONCE
 from unseen.methods.base import ClassStreams
 from unseen.report.contents import Confusion, Curve, Gallery, Page, PictureGuess, Projection
 from unseen.report.page import render
@@ -50,7 +50,7 @@ def page_of(
     main = outcomes[-1]
     row = main.row
     split = dataset.split(row["split"])
-    table = dataset.training_view(split.name).classes
+    table = dataset.class_table(split.name)
     unseen = main.predictor.unseen
     return Page(
         title=f"{dataset.name}: {len(unseen)} classes that training had no example of",
@@ -68,7 +68,7 @@ def page_of(
         projection=_projection(main, table.names),
         confusion=_confusion(main, table.names),
         gallery=_gallery(dataset, outcomes, table.names),
-        per_class=_per_class(outcomes, table.names),
+        per_class=per_class(outcomes),
         provenance=vars(dataset.provenance),
         attributions=dataset.attributions,
         versions=row["versions"],
@@ -88,10 +88,9 @@ def _projection(outcome: Outcome, names: tuple[str, ...]) -> Projection | None:
     ids = view.unseen.repeat_interleave(SYNTHETIC_SHOWN)
     streams = ClassStreams(outcome.row["seed"], view.names, view.device)
     made = outcome.trained.sample(ids, streams)
-    real = outcome.predictor.scaler.rows(outcome.test.unseen_features[:ROWS_AT_ONCE], view.device)
     return project(
-        real.cpu().numpy(),
-        np.searchsorted(unseen, outcome.test.unseen_labels[:ROWS_AT_ONCE]),
+        outcome.predictor.scaler.features(outcome.test.unseen_features),
+        np.searchsorted(unseen, outcome.test.unseen_labels),
         made.cpu().numpy(),
         np.searchsorted(unseen, ids.cpu().numpy()),
         seed=outcome.row["seed"],
@@ -101,17 +100,11 @@ def _projection(outcome: Outcome, names: tuple[str, ...]) -> Projection | None:
 
 
 def _confusion(outcome: Outcome, names: tuple[str, ...]) -> Confusion:
-    unseen, labels = outcome.predictor.unseen, outcome.test.unseen_labels
+    seen, unseen = outcome.predictor.seen, outcome.predictor.unseen
     predicted = outcome.decisions[1].predict(outcome.gamma)
-    taken_for_seen = np.isin(predicted, outcome.predictor.seen)
-    column = np.where(taken_for_seen, len(unseen), np.searchsorted(unseen, predicted))
-    counts = np.zeros((len(unseen), len(unseen) + 1), np.int64)
-    np.add.at(counts, (np.searchsorted(unseen, labels), column), 1)
-    nearest = []
-    for class_id in unseen:
-        wrong = predicted[taken_for_seen & (labels == class_id)]
-        nearest.append(names[np.bincount(wrong).argmax()] if len(wrong) else "")
-    return Confusion(outcome.row["method"], counts, tuple(names[i] for i in unseen), tuple(nearest))
+    counts, nearest = confusion(predicted, outcome.test.unseen_labels, seen, unseen)
+    nearest_names = tuple("" if class_id is None else names[class_id] for class_id in nearest)
+    return Confusion(outcome.row["method"], counts, tuple(names[i] for i in unseen), nearest_names)
 
 
 def _gallery(dataset: Dataset, outcomes: list[Outcome], names: tuple[str, ...]) -> Gallery | None:
@@ -142,15 +135,3 @@ def _gallery(dataset: Dataset, outcomes: list[Outcome], names: tuple[str, ...]) 
     step = max(1, len(examples) // SEEN_EXAMPLES)
     seen_examples = tuple((tile, name) for name, tile in list(examples.items())[::step][:SEEN_EXAMPLES])
     return Gallery(pictures.sheet, pictures.media_type, pictures.tile, tuple(shown), seen_examples)
-
-
-def _per_class(outcomes: list[Outcome], names: tuple[str, ...]) -> tuple[tuple[str, bool, int, dict[str, float]], ...]:
-    test = outcomes[-1].test
-    out = []
-    for kind, labels in ((1, test.unseen_labels), (0, test.seen_labels)):
-        right = {o.row["method"]: o.decisions[kind].predict(o.gamma) == labels for o in outcomes}
-        for class_id in np.unique(labels):
-            of_class = labels == class_id
-            accuracies = {method: float(r[of_class].mean()) for method, r in right.items()}
-            out.append((names[class_id], bool(kind), int(of_class.sum()), accuracies))
-    return tuple(out)

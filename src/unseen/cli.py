@@ -100,7 +100,7 @@ def train(
     folder = out or Path("runs") / _file_name(f"{data.name}-{task.split}-{method}-{protocol}-seed{seed}")
     command = _command()
     source = dataset if dataset in BUILT_IN else str(Path(dataset).expanduser().resolve())
-    with _saying_how_to_go_on(folder, protocol):
+    with _saying_how_to_go_on(folder):
         with _watching() as watch:
             outcome = run_in_folder(task, folder, describe(task, source, command), resume, watch)
         if save_preset is not None:
@@ -410,7 +410,7 @@ def _watching(label: str = "") -> Iterator[Watch]:
 
 
 @contextmanager
-def _saying_how_to_go_on(folder: Path, protocol: str) -> Iterator[None]:
+def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
     """Add to a stop what to type to go on with what is saved in the folder."""
     try:
         yield
@@ -418,8 +418,7 @@ def _saying_how_to_go_on(folder: Path, protocol: str) -> Iterator[None]:
         if not (folder / "task.json").exists():
             raise
         command = _command() if "--resume" in sys.argv else f"{_command()} --resume"
-        what = "begin again" if protocol == "paper" else "go on"  # paper keeps no checkpoint
-        raise Stopped(f"{str(stop) or 'stopped'}; to {what}, type: {command}") from stop
+        raise Stopped(f"{str(stop) or 'stopped'}; to go on, type: {command}") from stop
 
 
 def _write_page(path: Path, *contents: Any) -> Path | None:

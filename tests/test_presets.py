@@ -103,7 +103,7 @@ def test_blind_tries_the_methods_own_number_of_steps_wherever_it_starts(tmp_path
     write_preset(path, preset)
     method = find_method("tfvaegan")
     assert isinstance(method, Generative)
-    _, own = method.default(len(world.split("main").train), world.features.shape[1], world.classes.embeddings.shape[1])
+    _, own = method.default(len(world.split("main").seen), world.features.shape[1], world.classes.embeddings.shape[1])
     assert own.steps != preset.recipe.steps
     for split, settings in (("other", {}), ("main", {"lr": "0.01"})):
         task = build_task(world, split, "tfvaegan", "blind", 0, settings, str(path))

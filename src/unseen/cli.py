@@ -159,7 +159,7 @@ def demo(
     data = open_dataset("emoji")
     outcomes = []
     for method in ("eszsl", "class-gaussian", "tfvaegan"):
-        with _watching(method) as watch:
+        with _watching(method) as watch, _one_thread():
             outcomes.append(run(build_task(data, "demo", method, "blind", seed, {}, None), watch))
     rows = [outcome.row for outcome in outcomes]
     _, yardstick, generative = outcomes
@@ -302,6 +302,22 @@ def build_task(
         settings_from = f"user ({', '.join(settings)}), else {settings_from}"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Task(data, split, method, hyperparameters, recipe, settings_from, protocol, seed, selection, device)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The demo's matrices are so small that a second thread brings nothing; with one, the figures are the same on any
+    number of cores."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pairs(settings: list[str]) -> Iterator[tuple[str, str]]:

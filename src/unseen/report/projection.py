@@ -124,7 +124,7 @@ def _plane(x: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     # Imported here, because `unseen.report` is imported by programs that never project.
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     if not np.ptp(x, axis=0).any():  # one point, however often: t-SNE would divide by its spread
         return np.zeros((len(x), 2))

@@ -368,7 +368,7 @@ class TFVAEGAN(nn.Module):
     # -- training
 
     def step(self, draw: Draw, clock: Clock) -> dict[str, Tensor]:
-        """`critic_iterations` critic and decoder updates, each on a fresh batch; λ; then the generator's update on the last batch.
+        """`critic_iterations` critic and decoder updates, each on a fresh batch; λ; then the generator's, on the last batch.
 
         Loop 0 of an epoch trains without feedback, loop 1 with it.
         """

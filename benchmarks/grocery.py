@@ -57,7 +57,7 @@ def measure_all(workers: int, commit: bool) -> None:
 
 def measure(method: str, split: str, seed: int) -> list[dict[str, object]]:
     """One task in its run folder; returns its row, and with a generative method its oracle's."""
-    from unseen.cli import build_task
+    from unseen.asking import build_task
     from unseen.data import open_dataset
     from unseen.evaluation.oracle import oracle
     from unseen.evaluation.protocol import Watch

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from unseen import presets
-from unseen.cli import build_task
+from unseen.asking import build_task
 from unseen.data import Dataset
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.selection import Selection

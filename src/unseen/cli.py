@@ -33,9 +33,8 @@ LINE_SECONDS = 30.0
 """Where standard error is a file, a line of progress is written this often."""
 
 if TYPE_CHECKING:
-    from unseen.data.dataset import Dataset
-    from unseen.evaluation.protocol import Task, Watch
-    from unseen.methods import ClosedForm, Generative
+    from unseen.evaluation.protocol import Watch
+    from unseen.experiments.jobs import Job
     from unseen.training import Progress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=unseen.__doc__)
@@ -88,10 +87,11 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a method on a split, score it on the test rows, and keep the run."""
+    from unseen.asking import build_task
     from unseen.data import open_dataset
     from unseen.data.opening import BUILT_IN
-    from unseen.presets import write_preset
-    from unseen.runs import describe, oracle_row, preset_of, run_in_folder
+    from unseen.presets import preset_of, write_preset
+    from unseen.runs import describe, oracle_row, run_in_folder
 
     if save_preset is not None and protocol != "blind":
         raise SettingsError("--save-preset keeps what `blind` chose, so it needs --protocol blind")
@@ -104,7 +104,7 @@ def train(
         with _watching() as watch:
             outcome = run_in_folder(task, folder, describe(task, source, command), resume, watch)
         if save_preset is not None:
-            write_preset(save_preset, preset_of(outcome, data, command))
+            write_preset(save_preset, preset_of(outcome.task, command))
         rows, page = [outcome.row], folder / "report.html"
         if outcome.trained is not None:
             try:
@@ -152,6 +152,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Recognise emoji that nobody has shown a picture of: three methods on the embedded data, one table, one page."""
+    from unseen.asking import build_task
     from unseen.data import open_dataset
     from unseen.evaluation.metrics import interval_of_difference
     from unseen.evaluation.protocol import run
@@ -182,6 +183,45 @@ def demo(
     print(sentence)
     if page is not None:
         print(f"page: {page}")
+
+
+@app.command()
+def bench(
+    grid: Annotated[Path | None, typer.Argument(metavar="[GRID.toml]", help="What to compare, instead of options.")] = None,
+    methods: Annotated[list[str] | None, typer.Option(help="Names, or all.")] = None,
+    datasets: Annotated[list[str] | None, typer.Option(help="Built-in names and folders.")] = None,
+    splits: Annotated[list[str] | None, typer.Option(help="Names, or all; each data set's first if not given.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many, from 0.")] = None,
+    protocol: Annotated[list[str] | None, typer.Option(help="blind, fixed, paper.")] = None,
+    selection: Annotated[str | None, typer.Option(help="once a split, or each-seed.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of each job; results depend on it in the last bits.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything; go on there.")] = Path("runs/bench"),
+    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Jobs at a time; as many as there are cores if not given.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster that runs already.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run every method on every data set with every seed; go on where an earlier command stopped; one table, one page."""
+    from unseen.experiments.grid import Grid, all_methods, expand, read_grid, selection_seed
+
+    typed: dict[str, object] = {"methods": methods, "datasets": datasets, "splits": splits, "seeds": seeds}
+    typed |= {"protocol": protocol, "selection": selection, "threads": threads}
+    if grid is not None:
+        if twice := [f"--{name}" for name, value in typed.items() if value is not None]:
+            raise SettingsError(f"{grid} says what to compare; leave out {', '.join(twice)}")
+        chosen = read_grid(grid)
+    else:
+        listed = _listed(methods)
+        chosen = Grid(
+            methods=all_methods() if listed == ("all",) else listed,
+            datasets=tuple(datasets or ()),
+            splits=_listed(splits),
+            seeds=tuple(range(1 if seeds is None else seeds)),
+            protocols=_listed(protocol) or ("blind",),
+            selection_seed=selection_seed(selection or "once"),
+            threads=1 if threads is None else threads,
+        )
+    _bench(expand(chosen, _command()), out, engine, workers, address, chosen.threads, as_json)
 
 
 @app.command()
@@ -252,56 +292,34 @@ def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
     console.print(table)
 
 
-def build_task(
-    data: Dataset, split: str | None, method_name: str, protocol: str, seed: int, settings: dict[str, str], preset: str | None
-) -> Task:
-    """From what was typed to a task. Settings come from --preset, else what `blind` chose earlier on this very split and came
-    with the package, else the benchmark's published preset, else defaults from the data's size; --set changes them. Where
-    `blind` chooses anew, how long it trains at most is the method's default, not what a preset chose elsewhere."""
-    from dataclasses import replace
+def _bench(
+    jobs: tuple[Job, ...], out: Path, engine_name: str, workers: int | None, address: str | None, threads: int, as_json: bool
+) -> None:
+    """Work through jobs, telling how it goes, then print what came out."""
+    from unseen.experiments.bench import open_folder, work_through
+    from unseen.experiments.engines import engine_named
+    from unseen.experiments.jobs import carry_out
 
-    import torch
+    open_folder(out, _command())
+    runs = [job for job in jobs if job.kind == "run"]
+    to_do = sum(not job.done(out) for job in runs)
+    _say(f"{len(runs)} runs, of which {len(runs) - to_do} are finished already", "")
+    if to_do:
+        begun, ended = time.monotonic(), 0
+        engine = engine_named(engine_name, carry_out, out, workers, threads, address)
+        try:
+            for end in work_through(jobs, out, engine):
+                ended += end.job.kind == "run"
+                left = (time.monotonic() - begun) / max(ended, 1) * (to_do - ended)
+                how = f"failed: {end.sentence}" if end.sentence else "done"
+                _say(f"{ended} of {to_do}, about {left / 60:.0f} min left; {end.job}: {how}", "red" if end.sentence else "")
+        except KeyboardInterrupt:
+            raise Stopped(f"stopped; what is done is kept; to go on, type: {_command()}") from None
 
-    from unseen.evaluation.protocol import PROTOCOLS, Task
-    from unseen.methods import ClosedForm, find_method, with_settings
-    from unseen.presets import read_preset, shipped_preset
-    from unseen.recipe import Recipe
 
-    method = find_method(method_name)
-    if protocol not in PROTOCOLS:
-        raise SettingsError(f"there is no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
-    split = data.split(split).name
-    own: tuple[Any, Recipe]
-    if isinstance(method, ClosedForm):
-        own = method.hyperparameters(), Recipe(centred=True)
-    else:
-        own = method.default(len(data.split(split).seen), data.features.shape[1], data.classes.embeddings.shape[1])
-    selection = None
-    published = {} if isinstance(method, ClosedForm) else method.presets
-    chosen = None
-    if preset is not None and preset not in published:
-        if not Path(preset).exists():
-            raise SettingsError(f"'{preset}' is neither a preset of '{method_name}' ({', '.join(published)}) nor a file")
-        chosen = read_preset(Path(preset))
-    elif preset is None and protocol != "paper":
-        chosen = shipped_preset(method_name, data, split)
-    if chosen is not None:
-        hyperparameters, recipe, settings_from = chosen.build(method), chosen.recipe, "folds"
-        if protocol == "blind" and chosen.fits(data, split) and not settings:
-            selection = chosen.selection
-        elif protocol == "blind":
-            recipe = replace(recipe, steps=own[1].steps, epochs=own[1].epochs)
-    elif preset is not None or data.name.lower() in published:
-        hyperparameters, recipe = published[preset or data.name.lower()]
-        settings_from = "published"
-    else:
-        (hyperparameters, recipe), settings_from = own, "default"
-    if settings:
-        hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
-        _refuse_idle(method, protocol, settings)
-        settings_from = f"user ({', '.join(settings)}), else {settings_from}"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Task(data, split, method, hyperparameters, recipe, settings_from, protocol, seed, selection, device)
+def _listed(names: list[str] | None) -> tuple[str, ...]:
+    """Names from options that may be repeated or hold several, parted by commas."""
+    return tuple(name for text in names or () for name in text.split(",") if name)
 
 
 @contextmanager
@@ -326,23 +344,6 @@ def _pairs(settings: list[str]) -> Iterator[tuple[str, str]]:
         if not equals or not name:
             raise SettingsError(f"--set {text!r} is not of the form NAME=VALUE; write for example --set lr=0.001")
         yield name.strip(), value.strip()
-
-
-def _refuse_idle(method: Generative | ClosedForm, protocol: str, settings: dict[str, str]) -> None:
-    """Refuse settings that would change nothing: those that `blind` chooses, and a generator's for a method without one."""
-    from unseen.evaluation.selection import CHOSEN
-    from unseen.methods import ClosedForm
-    from unseen.recipe import Recipe
-
-    chosen, idle = set(CHOSEN), set()
-    if isinstance(method, ClosedForm):
-        used = {"scaling", "centred", "gamma"}
-        chosen = {"scaling", "gamma", *method.hyperparameters.GRID}
-        idle = settings.keys() & vars(Recipe()).keys() - used - method.hyperparameters.GRID.keys()
-    if idle:
-        raise SettingsError(f"method '{method.name}' has no use for {', '.join(sorted(idle))}; leave it out")
-    if protocol == "blind" and (twice := settings.keys() & chosen):
-        raise SettingsError(f"blind chooses {', '.join(sorted(twice))} itself; leave it out, or give it with --protocol fixed")
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, SettingsError
+from unseen.evaluation.protocol import Task
 from unseen.evaluation.selection import Selection
 from unseen.methods import ClosedForm, Generative
 from unseen.recipe import Recipe
@@ -31,7 +32,7 @@ class Preset:
         hyperparameters: by name.
         recipe: what surrounds the method.
         selection: what was chosen and from what.
-        chosen_for: hashes of features, embeddings, split and labels.
+        chosen_for: hashes of features, embeddings, split, labels and class names.
         command: what made the file.
     """
 
@@ -66,7 +67,21 @@ def identity(dataset: Dataset, split: str) -> dict[str, str]:
         "embeddings": dataset.embeddings_fingerprint,
         "split": dataset.split(split).fingerprint,
         "labels": dataset.labels_fingerprint(split),
+        "names": dataset.names_fingerprint(split),
     }
+
+
+def preset_of(task: Task, command: str) -> Preset:
+    """What `blind` chose for a task, as a preset."""
+    assert task.selection is not None
+    return Preset(
+        method=task.method.name,
+        hyperparameters=vars(task.hyperparameters).copy(),
+        recipe=task.recipe,
+        selection=task.selection,
+        chosen_for=identity(task.dataset, task.split),
+        command=command,
+    )
 
 
 def write_preset(path: Path, preset: Preset) -> None:

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,14 +26,15 @@ from numpy.typing import NDArray
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.by_class import per_class
+from unseen.evaluation.cost import Meter
 from unseen.evaluation.oracle import oracle
 from unseen.evaluation.predictor import Predictor
-from unseen.evaluation.protocol import PAPER_FILE, Outcome, Task, Watch, measure, run
+from unseen.evaluation.protocol import COST_FILE, PAPER_FILE, Outcome, Task, Watch, measure, run
 from unseen.evaluation.selection import Selection
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, find_method
 from unseen.methods.base import GenerativeMethod
-from unseen.presets import Preset, identity
+from unseen.presets import identity
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
 from unseen.storage import read_arrays, read_json, write_arrays, write_json, write_text
@@ -41,17 +42,25 @@ from unseen.training import Progress
 
 FORMAT = "unseen-run"
 VERSION = 1
+
 FILES = (
     "task.json",
     "checkpoint.safetensors",
     PAPER_FILE,
+    COST_FILE,
     "history.jsonl",
     "weights.safetensors",
     "per_class.csv",
     "result.json",
     "oracle.json",
+    "figures.json",
+    "failure.json",
     "report.html",
 )
+
+
+class Busy(RunError):
+    """Another process works in the folder."""
 
 
 def describe(task: Task, source: str, command: str) -> dict[str, Any]:
@@ -70,27 +79,39 @@ def describe(task: Task, source: str, command: str) -> dict[str, Any]:
         "recipe": asdict(task.recipe),
         "selection": asdict(task.selection) if task.selection else None,
         "device": str(task.device),
-        "split_hash": task.dataset.split(task.split).fingerprint,
-        "features_hash": task.dataset.features_fingerprint,
-        "embeddings_hash": task.dataset.embeddings_fingerprint,
-        "labels_hash": task.dataset.labels_fingerprint(task.split),
+        "threads": task.threads,
+        **hashes(task.dataset, task.split),
     }
 
 
-def run_in_folder(task: Task, folder: Path, description: dict[str, Any], resume: bool, watch: Watch) -> Outcome:
+def hashes(dataset: Dataset, split: str) -> dict[str, str]:
+    """What `presets.identity` says, as result rows name it."""
+    return {f"{what}_hash": value for what, value in identity(dataset, split).items()}
+
+
+def run_in_folder(
+    task: Task,
+    folder: Path,
+    description: dict[str, Any],
+    resume: bool,
+    watch: Watch,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+) -> Outcome:
     """Carry out a task, keeping everything in `folder`. Of a run that is finished, the result is reported again.
 
     Args:
         folder: must not exist, or be empty, unless `resume`.
         resume: go on with the run that is there; its task must be this one.
+        on_outcome: called when there is an outcome and before its row is written: may add to the row, and keep more files.
 
     Raises:
-        RunError: the folder is in use, belongs to another task, or cannot be written.
+        Busy: the folder is in use.
+        RunError: the folder belongs to another task, or cannot be written.
     """
     with _disk(folder):
         _check(folder, description, resume)
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         with _disk(folder):
             _check(folder, description, resume)  # again, now that nobody else can write
             for entry in filter(_left_over, list(folder.iterdir())):
@@ -99,14 +120,14 @@ def run_in_folder(task: Task, folder: Path, description: dict[str, Any], resume:
         if (folder / "result.json").exists():
             outcome = replace(evaluate(folder, task.dataset), row=read_json(folder / "result.json"))
         else:
-            outcome = _carry_out(task, folder, watch)
-        for name in ("checkpoint.safetensors", PAPER_FILE):
+            outcome = _carry_out(task, folder, watch, on_outcome)
+        for name in ("checkpoint.safetensors", PAPER_FILE, COST_FILE):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "selection", ignore_errors=True)
         return outcome
 
 
-def _carry_out(task: Task, folder: Path, watch: Watch) -> Outcome:
+def _carry_out(task: Task, folder: Path, watch: Watch, on_outcome: Callable[[Outcome], None]) -> Outcome:
     with closing(History(folder / "history.jsonl")) as history:
 
         def on_phase(phase: str) -> None:
@@ -120,6 +141,7 @@ def _carry_out(task: Task, folder: Path, watch: Watch) -> Outcome:
         outcome = run(task, Watch(folder, on_phase, on_progress))
     write_arrays(folder / "weights.safetensors", weights_of(outcome), sealed=True)
     write_text(folder / "per_class.csv", per_class_csv(outcome))
+    on_outcome(outcome)
     write_json(folder / "result.json", outcome.row)  # last: a run with a result is finished
     return outcome
 
@@ -153,8 +175,11 @@ def _ours(entry: Path) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of the folder; the lock goes with the process, however it ends."""
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the folder; the lock goes with the process, however it ends.
+
+    Raises Busy when another process holds it.
+    """
     path = folder / ".lock"
     with _disk(folder):
         lock = path.open("w")
@@ -168,7 +193,7 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise RunError(f"{folder} cannot be locked ({error.strerror}); choose a folder on another disk") from error
         if busy:
-            raise RunError(f"another process is working in {folder}; wait for it or choose another folder")
+            raise Busy(f"another process is working in {folder}; wait for it or choose another folder")
         try:
             yield
         finally:
@@ -278,50 +303,21 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
     if not (folder / "result.json").exists():
         raise DataError(f"the run in {folder} is not finished; go on with it by `unseen train … --out {folder} --resume`")
     stored = read_json(folder / "result.json")
-    name = description["split"]
-    hashes = {
-        "features": dataset.features_fingerprint,
-        "embeddings": dataset.embeddings_fingerprint,
-        "split": dataset.split(name).fingerprint if name in dataset.splits else None,
-        "labels": dataset.labels_fingerprint(name) if name in dataset.splits else None,
-    }
-    for what, found in hashes.items():
-        if found != stored.get(f"{what}_hash"):
+    found = hashes(dataset, description["split"]) if description["split"] in dataset.splits else {}
+    for key in ("features_hash", "embeddings_hash", "split_hash", "labels_hash", "names_hash"):
+        if found.get(key) != stored.get(key):
             raise DataError(
-                f"the {what} of data set '{dataset.name}' are not those that the run in {folder} was made with; "
-                "give the original data"
+                f"the {key.removesuffix('_hash')} of data set '{dataset.name}' are not those that the run in {folder} was made "
+                "with; give the original data"
             )
     arrays, _ = read_arrays(folder / "weights.safetensors")
     try:
-        method = find_method(description["method"])
-        recipe = Recipe(**{**description["recipe"], **stored["recipe"]})
-        settings = method.hyperparameters(**stored["hyperparameters"])
-        selection = Selection(**stored["selection"]) if stored["selection"] else None
-        device = torch.device("cuda" if stored["device"] == "cuda" and torch.cuda.is_available() else "cpu")
-        task = Task(
-            dataset,
-            name,
-            method,
-            settings,
-            recipe,
-            stored["settings_from"],
-            stored["protocol"],
-            stored["seed"],
-            selection,
-            device,
-        )
-        predictor, trained, view = _restore(task, recipe, arrays)
-        return measure(
-            task,
-            predictor,
-            trained,
-            view,
-            settings,
-            recipe,
-            selection,
-            stored["seconds_by_phase"],
-            conventional=arrays.get("conventional.predictions"),
-        )
+        recipe = {**description["recipe"], **stored["recipe"]}  # a closed-form method's row holds only what it uses
+        task = task_from({**stored, "method": description["method"], "recipe": recipe}, dataset)
+        predictor, trained, view = _restore(task, arrays)
+        cost = Meter()
+        cost.seconds = {phase: float(spent) for phase, spent in stored["seconds_by_phase"].items() if phase != "scoring"}
+        return measure(task, predictor, trained, view, cost, conventional=arrays.get("conventional.predictions"))
     except (UnseenError, KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
@@ -342,10 +338,31 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _restore(
-    task: Task, recipe: Recipe, arrays: Mapping[str, NDArray[Any]]
-) -> tuple[Predictor, GenerativeMethod | None, ScaledView]:
-    scaler = Scaler.from_arrays(recipe.scaling, arrays)
+def task_from(entry: Mapping[str, Any], dataset: Dataset) -> Task:
+    """The task that a description or a result row tells of, on this data set.
+
+    Raises:
+        SettingsError: a setting cannot work, or the method is not known here.
+        KeyError, TypeError: the entry is damaged or of another version.
+    """
+    method = find_method(entry["method"])
+    return Task(
+        dataset=dataset,
+        split=entry["split"],
+        method=method,
+        hyperparameters=method.hyperparameters(**entry["hyperparameters"]),
+        recipe=Recipe(**entry["recipe"]),
+        settings_from=entry["settings_from"],
+        protocol=entry["protocol"],
+        seed=entry["seed"],
+        selection=Selection(**entry["selection"]) if entry["selection"] else None,
+        device=torch.device("cuda" if entry["device"] == "cuda" and torch.cuda.is_available() else "cpu"),
+        threads=entry["threads"],
+    )
+
+
+def _restore(task: Task, arrays: Mapping[str, NDArray[Any]]) -> tuple[Predictor, GenerativeMethod | None, ScaledView]:
+    scaler = Scaler.from_arrays(task.recipe.scaling, arrays)
     view = scaler.view(task.dataset.training_view(task.split), task.device)
     tensors = {name: torch.tensor(array, device=task.device) for name, array in arrays.items()}
     trained = None
@@ -363,16 +380,3 @@ def _restore(
         device=task.device,
     )
     return predictor, trained, view
-
-
-def preset_of(outcome: Outcome, dataset: Dataset, command: str) -> Preset:
-    """What a `blind` run chose, as a preset."""
-    row = outcome.row
-    return Preset(
-        method=row["method"],
-        hyperparameters=row["hyperparameters"],
-        recipe=replace(Recipe(), **row["recipe"]),
-        selection=Selection(**row["selection"]),
-        chosen_for=identity(dataset, row["split"]),
-        command=command,
-    )

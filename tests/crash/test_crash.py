@@ -148,7 +148,7 @@ def whole(play: Play, toy_folder: Path, tmp_path_factory: pytest.TempPathFactory
 def result(folder: Path) -> dict[str, Any]:
     """The result but for the time it took."""
     row = json.loads((folder / "result.json").read_text())
-    return {key: value for key, value in row.items() if not key.startswith("seconds")}
+    return {key: value for key, value in row.items() if not key.startswith(("seconds", "peak_memory"))}
 
 
 def history(folder: Path) -> list[tuple[str, int]]:

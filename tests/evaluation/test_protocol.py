@@ -25,7 +25,7 @@ from unseen.runs import describe, evaluate, run_in_folder
 World = Callable[..., Dataset]
 MakeTask = Callable[..., Task]
 
-TIMES = ("seconds", "seconds_by_phase")
+TIMES = ("seconds", "seconds_by_phase", "peak_memory")
 
 
 @pytest.fixture(scope="module")

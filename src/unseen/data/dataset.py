@@ -216,6 +216,10 @@ class Dataset:
         groups = self.class_table(split).groups if chosen.by_group else None
         return hash_of([fingerprint(self.labels[rows].astype(np.int64)), groups])
 
+    def names_fingerprint(self, split: str | None = None) -> str:
+        """SHA-256 of the names of a split's classes, in order: each class's synthesis is seeded by its name."""
+        return hash_of(self.class_table(split).names)
+
     def split(self, name: str | None = None) -> Split:
         """The split of this name, or the first one.
 

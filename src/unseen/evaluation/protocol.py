@@ -24,6 +24,7 @@ import unseen
 from unseen.data.dataset import Dataset, Ids, TestRows, TrainingView
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.best_on_test import BestOnTest
+from unseen.evaluation.cost import Meter
 from unseen.evaluation.metrics import (
     Decisions,
     SeenUnseenCurve,
@@ -47,6 +48,8 @@ Protocol = Literal["blind", "fixed", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("blind", "fixed", "paper")
 PAPER_FILE = "paper.safetensors"
 """Where `paper` keeps the best so far, beside the checkpoint."""
+COST_FILE = "cost.json"
+"""Where a run counts its seconds while it goes on."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Task:
         settings_from: `published`, `default`, `folds` (a preset that `blind` chose earlier) or `user`.
         protocol, seed: as they say.
         selection: what `blind` chose earlier on this very split; given, nothing is chosen again.
+        device: where to compute.
+        threads: of torch, which the last bits of a result depend on; whoever runs the task sees to it that there are so many.
     """
 
     dataset: Dataset
@@ -73,6 +78,7 @@ class Task:
     seed: int
     selection: Selection | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    threads: int = field(default_factory=torch.get_num_threads)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class Outcome:
     """What a run found.
 
     Args:
+        task: with everything that was chosen.
         row: the result row: figures as fractions, and everything that says how they came about.
         predictor: the trained system.
         trained: the method, if it was trained; view: what it was trained on.
@@ -104,6 +111,7 @@ class Outcome:
         test: the test rows.
     """
 
+    task: Task
     row: dict[str, Any]
     predictor: Predictor
     trained: GenerativeMethod | None
@@ -124,93 +132,122 @@ def run(task: Task, watch: Watch | None = None) -> Outcome:
         RunError: training went wrong.
     """
     watch = watch or Watch()
-    if task.protocol not in PROTOCOLS:
-        raise SettingsError(f"there is no protocol '{task.protocol}'; there are {', '.join(PROTOCOLS)}")
-    view = task.dataset.training_view(task.split)
+    check_protocol(task.method, task.protocol)
     split = task.dataset.split(task.split)
     if not len(split.test_seen) or not len(split.test_unseen):
         raise DataError(f"split '{split.name}' has no test rows of seen or of unseen classes, so nothing can be measured on it")
-    begun = time.monotonic()
+    meter = Meter(watch.folder / COST_FILE if watch.folder else None)
+    watch = _counting(watch, meter)
+    view = task.dataset.training_view(task.split)
+    if task.protocol == "blind" and task.selection is None:
+        with meter.phase("selection"):
+            task = _choose(task, view, watch)
     if isinstance(task.method, ClosedForm):
-        return _run_closed_form(task, view, begun, watch)
+        return _run_closed_form(task, view, meter, watch)
     if task.protocol == "paper":
-        return _run_paper(task, view, begun, watch)
-    return _run_generative(task, view, begun, watch)
+        return _run_paper(task, view, meter, watch)
+    return _run_generative(task, view, meter, watch)
+
+
+def check_protocol(method: Generative | ClosedForm, protocol: str) -> Protocol:
+    """The protocol of this name; raises SettingsError where there is none, or it does not fit the method."""
+    found = next((p for p in PROTOCOLS if p == protocol), None)
+    if found is None:
+        raise SettingsError(f"there is no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
+    if protocol == "paper" and isinstance(method, ClosedForm):
+        raise SettingsError(f"method '{method.name}' has no epochs to pick on the test rows; use --protocol blind or fixed")
+    return found
+
+
+def choose(task: Task, watch: Watch | None = None) -> tuple[Task, Meter]:
+    """What `blind` chooses for a task on folds of its training rows; test rows are out of reach.
+
+    Returns:
+        The task with every choice and the record of it in it, and what choosing cost.
+
+    Raises:
+        DataError: the split has too few classes for folds.
+        RunError: training went wrong.
+    """
+    watch = watch or Watch()
+    meter = Meter(watch.folder / COST_FILE if watch.folder else None)
+    with meter.phase("selection"):
+        return _choose(task, task.dataset.training_view(task.split), _counting(watch, meter)), meter
+
+
+def _choose(task: Task, view: TrainingView, watch: Watch) -> Task:
+    if isinstance(task.method, ClosedForm):
+        watch.on_phase("choosing settings on folds")
+        selection, solver, scaling, gamma = select_closed_form(view, task.method, task.recipe.centred, task.seed, task.device)
+        recipe = replace(task.recipe, scaling=scaling, gamma=gamma)
+        return replace(task, hyperparameters=solver, recipe=recipe, selection=selection, settings_from="folds")
+    with tempfile.TemporaryDirectory() as temporary:
+        selection, recipe = select_recipe(
+            view,
+            task.method,
+            task.hyperparameters,
+            task.recipe,
+            task.seed,
+            task.device,
+            folder=watch.folder / "selection" if watch.folder else Path(temporary),
+            on_phase=watch.on_phase,
+            on_progress=watch.on_progress,
+        )
+    return replace(task, recipe=recipe, selection=selection)
+
+
+def _counting(watch: Watch, meter: Meter) -> Watch:
+    def on_progress(progress: Progress) -> None:
+        meter.tick()
+        watch.on_progress(progress)
+
+    return replace(watch, on_progress=on_progress)
 
 
 # -------------------------------------------------------------------------------------------------------- closed form
 
 
-def _run_closed_form(task: Task, view: TrainingView, begun: float, watch: Watch) -> Outcome:
-    assert isinstance(task.method, ClosedForm)
-    if task.protocol == "paper":
-        raise SettingsError(
-            f"method '{task.method.name}' has no epochs to pick on the test rows; use --protocol blind or fixed"
-        )
-    selection, solver, recipe = task.selection, task.hyperparameters, task.recipe
-    if task.protocol == "blind" and selection is None:
-        watch.on_phase("choosing settings on folds")
-        selection, solver, scaling, gamma = select_closed_form(view, task.method, recipe.centred, task.seed, task.device)
-        recipe = replace(recipe, scaling=scaling, gamma=gamma)
-        task = replace(task, settings_from="folds")
-    selected = time.monotonic()
+def _run_closed_form(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Outcome:
     watch.on_phase("solving")
-    scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
-    scaled = scaler.view(view, task.device)
-    predictor = closed_form_predictor(scaler, scaled, solver.fit(scaled))
-    seconds = {"selection": selected - begun, "training": time.monotonic() - selected}
-    return measure(task, predictor, None, scaled, solver, recipe, selection, seconds)
+    with meter.phase("training"):
+        scaler = Scaler.fit(view, task.recipe.scaling, task.recipe.centred)
+        scaled = scaler.view(view, task.device)
+        predictor = closed_form_predictor(scaler, scaled, task.hyperparameters.fit(scaled))
+    return measure(task, predictor, None, scaled, meter)
 
 
 # --------------------------------------------------------------------------------------------------- blind and fixed
 
 
-def _run_generative(task: Task, view: TrainingView, begun: float, watch: Watch) -> Outcome:
+def _run_generative(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Outcome:
     assert isinstance(task.method, Generative)
-    recipe, selection = task.recipe, task.selection
-    if task.protocol == "blind" and selection is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            selection, recipe = select_recipe(
-                view,
-                task.method,
-                task.hyperparameters,
-                recipe,
-                task.seed,
-                task.device,
-                folder=watch.folder / "selection" if watch.folder else Path(temporary),
-                on_phase=watch.on_phase,
-                on_progress=watch.on_progress,
-            )
-    selected = time.monotonic()
+    recipe = task.recipe
     watch.on_phase("training on all seen rows")
-    scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
-    scaled = scaler.view(view, task.device)
-    method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
-    recipe = replace(recipe, steps=training_steps(recipe, task.method.schedule(task.hyperparameters), scaled))
-    train(
-        method,
-        scaled,
-        recipe.steps,
-        stream_seed(task.seed, "training"),
-        checkpoint=watch.folder / "checkpoint.safetensors" if watch.folder else None,
-        on_progress=watch.on_progress,
-    )
-    trained = time.monotonic()
+    with meter.phase("training"):
+        scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
+        scaled = scaler.view(view, task.device)
+        method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
+        recipe = replace(recipe, steps=training_steps(recipe, task.method.schedule(task.hyperparameters), scaled))
+        train(
+            method,
+            scaled,
+            recipe.steps,
+            stream_seed(task.seed, "training"),
+            checkpoint=watch.folder / "checkpoint.safetensors" if watch.folder else None,
+            on_progress=watch.on_progress,
+        )
     watch.on_phase("synthesising and fitting the final classifier")
-    rows = classifier_rows(method, scaled, recipe.rows_per_class(scaled.mean_seen_count), stream_seed(task.seed, "synthesis"))
-    predictor = generative_predictor(scaler, scaled, method.represent, rows, recipe, stream_seed(task.seed, "classifier"))
-    seconds = {
-        "selection": selected - begun,
-        "training": trained - selected,
-        "classifier": time.monotonic() - trained,
-    }
-    return measure(task, predictor, method, scaled, task.hyperparameters, recipe, selection, seconds)
+    with meter.phase("classifier"):
+        count = recipe.rows_per_class(scaled.mean_seen_count)
+        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, "synthesis"))
+        predictor = generative_predictor(scaler, scaled, method.represent, rows, recipe, stream_seed(task.seed, "classifier"))
+    return measure(replace(task, recipe=recipe), predictor, method, scaled, meter)
 
 
 # -------------------------------------------------------------------------------------------------------------- paper
 
 
-def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Outcome:
+def _run_paper(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Outcome:
     """Score the test rows after every classifier epoch of every generator epoch; keep the best H and, apart, the best T1.
 
     What is best so far is kept before each checkpoint. A training that goes on from an older one passes over the steps that
@@ -259,16 +296,17 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
         if kept:
             best.save(kept)
 
-    train(
-        method,
-        scaled,
-        steps,
-        stream_seed(task.seed, "training"),
-        checkpoint=checkpoint,
-        snapshots=snapshots,
-        on_snapshot=score_epoch,
-        on_progress=watch.on_progress,
-    )
+    with meter.phase("training"):
+        train(
+            method,
+            scaled,
+            steps,
+            stream_seed(task.seed, "training"),
+            checkpoint=checkpoint,
+            snapshots=snapshots,
+            on_snapshot=score_epoch,
+            on_progress=watch.on_progress,
+        )
     assert best.generalized is not None  # the last step is always scored
     method.load_state(best.networks)
     generalized = best.generalized
@@ -289,11 +327,8 @@ def _run_paper(task: Task, view: TrainingView, begun: float, watch: Watch) -> Ou
         candidates=[],
         test_evaluations=best.evaluations,
     )
-    seconds = {"selection": 0.0, "training": time.monotonic() - begun}
-    recipe = replace(recipe, steps=steps, gamma=0.0)
-    return measure(
-        task, predictor, method, scaled, task.hyperparameters, recipe, selection, seconds, conventional=best.conventional
-    )
+    task = replace(task, recipe=replace(recipe, steps=steps, gamma=0.0), selection=selection)
+    return measure(task, predictor, method, scaled, meter, conventional=best.conventional)
 
 
 # ------------------------------------------------------------------------------------------------------------ measure
@@ -304,14 +339,18 @@ def measure(
     predictor: Predictor,
     trained: GenerativeMethod | None,
     view: ScaledView,
-    hyperparameters: Any,
-    recipe: Recipe,
-    selection: Selection | None,
-    seconds: Mapping[str, float],
+    meter: Meter,
     conventional: Ids | None = None,
 ) -> Outcome:
-    """Look at the test rows, once, and write down everything that the figures depend on."""
+    """Look at the test rows, once, and write down everything that the figures depend on.
+
+    Args:
+        task: with the hyper-parameters, the recipe and the selection that `predictor` was made with.
+        meter: what it cost so far.
+        conventional: (n,) T1's predictions, where they come from another epoch than `predictor`.
+    """
     begun = time.monotonic()
+    hyperparameters, recipe, selection = task.hyperparameters, task.recipe, task.selection
     test = task.dataset.test_rows(task.split)
     on_seen, on_unseen = predictor.decide(test.seen_features), predictor.decide(test.unseen_features)
     curve = SeenUnseenCurve.of(on_seen, test.seen_labels, on_unseen, test.unseen_labels)
@@ -323,7 +362,7 @@ def measure(
     S = float(class_weights(test.seen_labels) @ seen_right)
     U = float(class_weights(test.unseen_labels) @ unseen_right)
     dataset, split = task.dataset, task.dataset.split(task.split)
-    seconds = {**seconds, "scoring": time.monotonic() - begun}
+    seconds = {**meter.seconds, "scoring": time.monotonic() - begun}
     row: dict[str, Any] = {
         "method": task.method.name,
         "dataset": dataset.name,
@@ -350,7 +389,9 @@ def measure(
         "hidden_width": vars(hyperparameters).get("hidden"),
         "steps": recipe.steps if trained is not None else None,
         "seconds": sum(seconds.values()),
-        "seconds_by_phase": dict(seconds),
+        "seconds_by_phase": seconds,
+        "peak_memory": meter.peak_memory,
+        "threads": task.threads,
         "hyperparameters": vars(hyperparameters).copy(),
         "recipe": asdict(recipe) if trained is not None else {k: getattr(recipe, k) for k in ("scaling", "centred", "gamma")},
         "settings_from": task.settings_from,
@@ -363,13 +404,14 @@ def measure(
         "features_hash": dataset.features_fingerprint,
         "embeddings_hash": dataset.embeddings_fingerprint,
         "labels_hash": dataset.labels_fingerprint(split.name),
+        "names_hash": dataset.names_fingerprint(split.name),
         "feature_extractor": dataset.provenance.feature_extractor,
         "embedding_source": dataset.provenance.embedding_source,
         "versions": versions(),
         "device": str(task.device),
     }
     row["task_hash"] = task_hash(row)
-    return Outcome(row, predictor, trained, view, (on_seen, on_unseen), conventional, curve, gamma, test)
+    return Outcome(task, row, predictor, trained, view, (on_seen, on_unseen), conventional, curve, gamma, test)
 
 
 def task_hash(row: Mapping[str, Any]) -> str:
@@ -380,11 +422,13 @@ def task_hash(row: Mapping[str, Any]) -> str:
         "features_hash",
         "embeddings_hash",
         "labels_hash",
+        "names_hash",
         "seed",
         "protocol",
         "hyperparameters",
         "recipe",
         "device",
+        "threads",
     )
     return hash_of({key: row[key] for key in keys})
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unseen.data.dataset import Dataset
 from unseen.evaluation.by_class import confusion, per_class
 from unseen.evaluation.protocol import Outcome
-from unseen.methods.base import ClassStreams
-from unseen.report.contents import Confusion, Curve, Gallery, Page, PictureGuess, Projection
+from unseen.report.contents import Confusion, Curve, Gallery, Page, PictureGuess
 from unseen.report.page import render
-from unseen.report.projection import project
+from unseen.report.projection import plane_of
 from unseen.storage import write_text
 
-SYNTHETIC_SHOWN = 30
-"""Synthetic rows a class in the plane of real and synthetic features."""
 PICTURES_SHOWN = 60
 SEEN_EXAMPLES = 24
 
@@ -65,7 +60,7 @@ def page_of(
         curves=tuple(
             Curve(o.row["method"], o.curve.seen, o.curve.unseen, o.row["AUSUC"], (o.row["S"], o.row["U"])) for o in outcomes
         ),
-        projection=_projection(main, table.names),
+        projection=plane_of(main),
         confusion=_confusion(main, table.names),
         gallery=_gallery(dataset, outcomes, table.names),
         per_class=per_class(outcomes),
@@ -79,24 +74,6 @@ def _sentence(row: dict[str, Any]) -> str:
     figures = ", ".join(f"{key} {100 * row[key]:.1f}" for key in ("T1", "U", "S", "H", "AUSUC"))
     chosen = {"paper": ", chosen on the test rows as published", "blind": ", chosen without test rows"}.get(row["protocol"], "")
     return f"{row['method']} on {row['dataset']}, split {row['split']} (percent): {figures}{chosen}."
-
-
-def _projection(outcome: Outcome, names: tuple[str, ...]) -> Projection | None:
-    if outcome.trained is None:
-        return None
-    view, unseen = outcome.view, outcome.predictor.unseen
-    ids = view.unseen.repeat_interleave(SYNTHETIC_SHOWN)
-    streams = ClassStreams(outcome.row["seed"], view.names, view.device)
-    made = outcome.trained.sample(ids, streams)
-    return project(
-        outcome.predictor.scaler.features(outcome.test.unseen_features),
-        np.searchsorted(unseen, outcome.test.unseen_labels),
-        made.cpu().numpy(),
-        np.searchsorted(unseen, ids.cpu().numpy()),
-        seed=outcome.row["seed"],
-        names=[names[i] for i in unseen],
-        method=outcome.row["method"],
-    )
 
 
 def _confusion(outcome: Outcome, names: tuple[str, ...]) -> Confusion:

@@ -9,16 +9,39 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unseen.errors import DataError
+from unseen.evaluation.protocol import Outcome
+from unseen.methods.base import ClassStreams
 from unseen.report.contents import Projection
 
 ROWS = 600
 """Rows of each kind, real and synthetic, that a plane holds at most: more take minutes and show no more."""
+
+SYNTHETIC_SHOWN = 30
+"""Synthetic rows a class that are made for a plane."""
 
 COMPONENTS = 50
 """Principal components that t-SNE works on, as its authors advise."""
 
 FEWEST_FOR_TSNE = 8
 """With fewer rows a neighbourhood means nothing, and the first two principal components are drawn instead."""
+
+
+def plane_of(outcome: Outcome) -> Projection | None:
+    """The plane of a run's unseen test rows and of what its method makes of their class embeddings; None for closed forms."""
+    if outcome.trained is None:
+        return None
+    view, unseen = outcome.view, outcome.predictor.unseen
+    ids = view.unseen.repeat_interleave(SYNTHETIC_SHOWN)
+    made = outcome.trained.sample(ids, ClassStreams(outcome.row["seed"], view.names, view.device))
+    return project(
+        outcome.predictor.scaler.features(outcome.test.unseen_features),
+        np.searchsorted(unseen, outcome.test.unseen_labels),
+        made.cpu().numpy(),
+        np.searchsorted(unseen, ids.cpu().numpy()),
+        seed=outcome.row["seed"],
+        names=[view.names[i] for i in unseen],
+        method=outcome.row["method"],
+    )
 
 
 def project(

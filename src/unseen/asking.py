@@ -1,0 +1,89 @@
+"""From what a user asked for to a task: where every setting comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unseen.data.dataset import Dataset
+from unseen.errors import SettingsError
+from unseen.evaluation.protocol import Task, check_protocol
+from unseen.evaluation.selection import CHOSEN
+from unseen.methods import ClosedForm, Generative, find_method, with_settings
+from unseen.presets import read_preset, shipped_preset
+from unseen.recipe import Recipe
+
+
+def build_task(
+    data: Dataset,
+    split: str | None,
+    method_name: str,
+    protocol: str,
+    seed: int,
+    settings: Mapping[str, str],
+    preset: str | None,
+) -> Task:
+    """One task. Settings come from `preset`, else what `blind` chose earlier on this very split and came with the package, else
+    the benchmark's published preset, else defaults from the data's size; `settings` change them. Where `blind` chooses anew,
+    how long it trains at most is the method's default, not what a preset chose elsewhere.
+
+    Args:
+        split: by name; None takes the first.
+        settings: name → value as typed.
+        preset: the name of a published preset, or a file.
+
+    Raises:
+        SettingsError: a name or a value that does not exist, cannot work, or would change nothing.
+        DataError: the preset's file is damaged.
+    """
+    method = find_method(method_name)
+    chosen_protocol = check_protocol(method, protocol)
+    split = data.split(split).name
+    own: tuple[Any, Recipe]
+    if isinstance(method, ClosedForm):
+        own = method.hyperparameters(), Recipe(centred=True)
+    else:
+        own = method.default(len(data.split(split).seen), data.features.shape[1], data.classes.embeddings.shape[1])
+    selection = None
+    published = {} if isinstance(method, ClosedForm) else method.presets
+    chosen = None
+    if preset is not None and preset not in published:
+        if not Path(preset).exists():
+            raise SettingsError(f"'{preset}' is neither a preset of '{method_name}' ({', '.join(published)}) nor a file")
+        chosen = read_preset(Path(preset))
+    elif preset is None and protocol != "paper":
+        chosen = shipped_preset(method_name, data, split)
+    if chosen is not None:
+        hyperparameters, recipe, settings_from = chosen.build(method), chosen.recipe, "folds"
+        if protocol == "blind" and chosen.fits(data, split) and not settings:
+            selection = chosen.selection
+        elif protocol == "blind":
+            recipe = replace(recipe, steps=own[1].steps, epochs=own[1].epochs)
+    elif preset is not None or data.name.lower() in published:
+        hyperparameters, recipe = published[preset or data.name.lower()]
+        settings_from = "published"
+    else:
+        (hyperparameters, recipe), settings_from = own, "default"
+    if settings:
+        hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
+        _refuse_idle(method, protocol, settings)
+        settings_from = f"user ({', '.join(settings)}), else {settings_from}"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Task(data, split, method, hyperparameters, recipe, settings_from, chosen_protocol, seed, selection, device)
+
+
+def _refuse_idle(method: Generative | ClosedForm, protocol: str, settings: Mapping[str, str]) -> None:
+    """Refuse settings that would change nothing: those that `blind` chooses, and a generator's for a method without one."""
+    chosen, idle = set(CHOSEN), set()
+    if isinstance(method, ClosedForm):
+        used = {"scaling", "centred", "gamma"}
+        chosen = {"scaling", "gamma", *method.hyperparameters.GRID}
+        idle = settings.keys() & vars(Recipe()).keys() - used - method.hyperparameters.GRID.keys()
+    if idle:
+        raise SettingsError(f"method '{method.name}' has no use for {', '.join(sorted(idle))}; leave it out")
+    if protocol == "blind" and (twice := settings.keys() & chosen):
+        raise SettingsError(f"blind chooses {', '.join(sorted(twice))} itself; leave it out, or give it with --protocol fixed")

@@ -1,0 +1,100 @@
+"""From jobs to results: who may begin when, and what is told while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unseen.errors import DataError, RunError
+from unseen.experiments.engines import Engine
+from unseen.experiments.jobs import Job, failure, write_failure
+from unseen.storage import read_json, write_json
+
+FORMAT = "unseen-bench"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that came to its end.
+
+    Args:
+        sentence: None, or why it failed.
+    """
+
+    job: Job
+    sentence: str | None
+
+
+def open_folder(out: Path, command: str) -> None:
+    """Make `out` a benchmark's folder, or go on with the one that it is, and note the command.
+
+    Raises:
+        RunError: it holds something else, or cannot be written.
+    """
+    marker = out / "bench.json"
+    commands: list[str] = []
+    if marker.exists():
+        commands = commands_of(out)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} already exists and holds no benchmark of ours; choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {out}: {error.strerror}; choose another --out") from error
+    write_json(marker, {"format": FORMAT, "version": VERSION, "commands": list(dict.fromkeys([*commands, command]))})
+
+
+def commands_of(out: Path) -> list[str]:
+    """What was typed to make this benchmark.
+
+    Raises DataError when the folder is no benchmark of ours.
+    """
+    entry = read_json(out / "bench.json")
+    commands = entry.get("commands")
+    if entry.get("format") != FORMAT or entry.get("version") != VERSION or not isinstance(commands, list):
+        raise DataError(f"{out} is not a benchmark of this version of unseen; give a folder that `unseen bench` wrote")
+    return [str(command) for command in commands]
+
+
+def work_through(jobs: Sequence[Job], out: Path, engine: Engine) -> Iterator[Ended]:
+    """Carry out jobs that are not done yet, each as soon as what it needs is there; yields them as they end.
+
+    A run whose choice failed fails with it. On any interruption the engine is closed, which lets workers save what they have.
+    """
+    by_id = {job.id: job for job in jobs}
+    runs = [job for job in jobs if job.kind == "run" and not job.done(out)]
+    needed = [by_id[i] for i in dict.fromkeys(job.needs for job in runs if job.needs) if not by_id[i].done(out)]
+    waiting: dict[str, list[Job]] = {job.id: [] for job in needed}
+    ready = list(needed)
+    for job in runs:
+        if job.needs in waiting:
+            waiting[job.needs].append(job)
+        else:
+            ready.append(job)
+    at_work = 0
+    try:
+        while ready or at_work:
+            while ready and at_work < engine.slots:
+                engine.submit(ready.pop(0))
+                at_work += 1
+            done = engine.next_done()
+            at_work -= 1
+            sentence = done.lost or failure(done.job, out)
+            if done.job.done(out):
+                sentence = None  # a worker that died after its work was done
+            elif sentence is None:
+                sentence = "its worker ended without a result"
+            yield Ended(done.job, sentence)
+            followers = waiting.pop(done.job.id, [])
+            if sentence is None:
+                ready = [*followers, *ready]
+            else:
+                for follower in followers:
+                    write_failure(follower, out, f"choosing its settings failed: {sentence}")
+                    yield Ended(follower, f"choosing its settings failed: {sentence}")
+            if done.lost and sentence:
+                write_failure(done.job, out, sentence)
+    finally:
+        engine.close()

@@ -1,0 +1,230 @@
+"""What to compare, and the jobs that it comes to."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unseen.asking import build_task
+from unseen.data.dataset import Dataset
+from unseen.data.opening import BUILT_IN
+from unseen.errors import DataError, SettingsError
+from unseen.evaluation.protocol import PROTOCOLS, Task, versions
+from unseen.experiments.jobs import Job, opened
+from unseen.methods import METHODS, ClosedForm, find_method
+from unseen.runs import describe
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every method on every split of every data set, with every seed, under every protocol.
+
+    Args:
+        methods: by name.
+        datasets: built-in names and folders.
+        splits: names, of which each data set is taken with those that it has; or `all`; empty takes each one's first. Or, by
+            data set (as named in `datasets`), either of these.
+        seeds: of the runs.
+        protocols: blind, fixed, paper. Closed-form methods have no `paper`, and are left out of it.
+        selection_seed: `blind` chooses once a method and split, with this seed, for all seeds; None: anew with each seed, which
+            costs as much again with each.
+        settings: method → name → value, as `--set` takes them.
+        presets: method → the name of a published preset, or a file.
+        threads: of torch, for each job: results depend on it in the last bits.
+
+    Raises SettingsError where something is missing or does not exist.
+    """
+
+    methods: tuple[str, ...]
+    datasets: tuple[str, ...]
+    splits: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
+    seeds: tuple[int, ...] = (0,)
+    protocols: tuple[str, ...] = ("blind",)
+    selection_seed: int | None = 0
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    presets: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("methods", "datasets", "seeds", "protocols"):
+            if not getattr(self, name):
+                raise SettingsError(f"the grid names no {name}; give at least one")
+        for method in (*self.methods, *self.settings, *self.presets):
+            find_method(method)
+        for protocol in self.protocols:
+            if protocol not in PROTOCOLS:
+                raise SettingsError(f"there is no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
+        for name in ("settings", "presets"):
+            if idle := getattr(self, name).keys() - set(self.methods):
+                raise SettingsError(f"the grid has {name} for {', '.join(sorted(idle))}, which is not among its methods")
+        if isinstance(self.splits, Mapping) and (unknown := self.splits.keys() - set(self.datasets)):
+            raise SettingsError(f"the grid has splits for {', '.join(sorted(unknown))}, which is not among its data sets")
+        if self.threads < 1:
+            raise SettingsError(f"threads={self.threads} cannot work; give 1 or more")
+
+
+def all_methods() -> tuple[str, ...]:
+    """What `--methods all` stands for."""
+    return tuple(METHODS)
+
+
+def read_grid(path: Path) -> Grid:
+    """A grid from a TOML file whose keys are the fields of `Grid`; `seeds` may be a number, `methods` and `splits` "all".
+
+    Paths in `datasets` are relative to the file.
+
+    Raises:
+        DataError: the file is missing or no TOML.
+        SettingsError: a key or a value cannot be used.
+    """
+    try:
+        entry = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not TOML ({error}); mend it there") from error
+    try:
+        return _grid_from(entry, path.parent)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise SettingsError(f"{path} does not describe a grid ({error}); see docs/how-to/run-a-benchmark.md") from error
+
+
+def _grid_from(entry: dict[str, Any], beside: Path) -> Grid:
+    known = Grid.__dataclass_fields__.keys() | {"selection"}
+    if unknown := entry.keys() - known:
+        raise ValueError(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(sorted(known - {'selection_seed'}))}")
+    for kind in ("settings", "presets"):
+        if not isinstance(entry.get(kind, {}), dict):
+            raise TypeError(f"{kind} is no table")
+
+    def resolved(name: str) -> str:
+        return name if name in BUILT_IN else str(beside / Path(name).expanduser())
+
+    splits = entry.get("splits", [])
+    seeds = entry.get("seeds", 1)
+    if isinstance(seeds, bool) or (not isinstance(seeds, int) and not all(type(seed) is int for seed in seeds)):
+        raise TypeError("seeds is neither a number nor a list of numbers")
+    return Grid(
+        methods=all_methods() if entry.get("methods") == ALL else _texts(entry.get("methods", []), "methods"),
+        datasets=tuple(resolved(name) for name in _texts(entry.get("datasets", []), "datasets")),
+        splits={resolved(k): _texts(v, "splits") for k, v in splits.items()}
+        if isinstance(splits, dict)
+        else _texts(splits, "splits"),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        protocols=_texts(entry.get("protocols", ["blind"]), "protocols"),
+        selection_seed=selection_seed(entry.get("selection", "once")),
+        settings={m: {k: _as_typed(v) for k, v in table.items()} for m, table in entry.get("settings", {}).items()},
+        presets={m: str(p) for m, p in entry.get("presets", {}).items()},
+        threads=int(entry.get("threads", 1)),
+    )
+
+
+def selection_seed(selection: str) -> int | None:
+    """`once`: chosen with seed 0 for all seeds; `each-seed`: anew with each.
+
+    Raises SettingsError for any other word.
+    """
+    if selection not in ("once", "each-seed"):
+        raise SettingsError(f"there is no selection {selection!r}; there are once, each-seed")
+    return 0 if selection == "once" else None
+
+
+def _texts(value: object, name: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return tuple(value)
+    raise TypeError(f"{name} is neither a text nor a list of texts")
+
+
+def _as_typed(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def expand(grid: Grid, command: str) -> tuple[Job, ...]:
+    """The jobs of a grid, choices before the runs that need them; seed by seed, so that a table is whole early on.
+
+    Raises:
+        DataError: a data set cannot be opened.
+        SettingsError: a split that no data set has, or settings that cannot work.
+    """
+    jobs: dict[str, Job] = {}
+    for seed in grid.seeds:
+        for source, split in splits_of(grid):
+            for protocol in grid.protocols:
+                for name in grid.methods:
+                    if protocol == "paper" and isinstance(find_method(name), ClosedForm):
+                        continue
+                    task = _task(grid, source, split, name, protocol, seed)
+                    for job in jobs_of(task, source, grid.selection_seed, command, showing=seed == grid.seeds[0]):
+                        jobs.setdefault(job.id, job)
+    return tuple(jobs.values())
+
+
+def _task(grid: Grid, source: str, split: str, method: str, protocol: str, seed: int) -> Task:
+    settings = grid.settings.get(method, {})
+    task = build_task(opened(source), split, method, protocol, seed, settings, grid.presets.get(method))
+    return replace(task, threads=grid.threads)
+
+
+def splits_of(grid: Grid) -> Iterator[tuple[str, str]]:
+    """(data set, split) pairs.
+
+    Raises SettingsError where a data set has none of the named splits, or no data set has one of them.
+    """
+    found: set[str] = set()
+    for source in grid.datasets:
+        own = opened(source).splits
+        wanted = grid.splits.get(source, ()) if isinstance(grid.splits, Mapping) else grid.splits
+        if wanted == (ALL,):
+            taken: Iterable[str] = own
+        elif not wanted:
+            taken = [next(iter(own))]
+        else:
+            taken = [split for split in wanted if split in own]
+            if not taken or (isinstance(grid.splits, Mapping) and set(wanted) - own.keys()):
+                raise SettingsError(f"data set {source} has no split {', '.join(wanted)}; it has {', '.join(own)}")
+        found |= set(taken)
+        yield from ((source, split) for split in taken)
+    if not isinstance(grid.splits, Mapping) and (absent := set(grid.splits) - found - {ALL}):
+        raise SettingsError(f"no data set of the grid has the split {', '.join(sorted(absent))}; check the name")
+
+
+def jobs_of(
+    task: Task,
+    source: str,
+    selection_seed: int | None,
+    command: str,
+    *,
+    showing: bool = False,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Job]:
+    """The run of a task, and before it the choice that it rests on where one serves several runs.
+
+    Args:
+        variants: rows of an ablation table, name → changes of what was chosen; None: the task as it is.
+    """
+    source = source if source in BUILT_IN else str(Path(source).expanduser().resolve())
+    about = {"source": source, "command": command, "unseen": _unseen(task.dataset, task.split)}
+    needs = None
+    if task.protocol == "blind" and task.selection is None and selection_seed is not None:
+        chosen = Job("choose", _description(replace(task, seed=selection_seed)), about=about)
+        needs = chosen.id
+        yield chosen
+    for variant, changes in (variants or {"": {}}).items():
+        yield Job("run", _description(task), needs, variant, changes, showing, about)
+
+
+def _description(task: Task) -> dict[str, Any]:
+    description = describe(task, "", "")
+    del description["source"], description["command"]
+    return description | {"dataset": task.dataset.name, "versions": versions()}
+
+
+def _unseen(data: Dataset, split: str) -> list[str]:
+    return [data.classes.names[i] for i in data.split(split).unseen]

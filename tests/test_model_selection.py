@@ -15,6 +15,7 @@ from sklearn.model_selection import (
     GroupKFold,
     KFold,
     check_cv,
+    cross_val_predict,
     cross_val_score,
     cross_validate,
 )
@@ -277,6 +278,12 @@ def test_groups_reach_the_folds(species: Any, routing: bool) -> None:
         np.testing.assert_allclose(search.cv_results_["mean_test_score"], np.mean(expected))
         assert search.n_splits_ == 3
     assert folds.get_metadata_routing().split.requests == GroupKFold().get_metadata_routing().split.requests
+
+
+def test_rows_are_not_each_tested_once(species: Any) -> None:
+    X, y, table, _ = species
+    with pytest.raises(ValueError, match="only works for partitions"):
+        cross_val_predict(NearestEmbedding(table), X, y, cv=ClassFolds(random_state=0))
 
 
 def test_scikit_learn_takes_it_for_a_splitter() -> None:

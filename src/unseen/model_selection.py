@@ -27,8 +27,9 @@ __all__ = ["ClassFolds", "harmonic_mean_scorer", "seen_unseen_scorer"]
 class ClassFolds(BaseCrossValidator):  # type: ignore[misc]  # scikit-learn has no types
     """Folds whose test rows are all rows of some classes, absent from training, and a share of each other class's rows.
 
-    Usable wherever scikit-learn takes `cv`: `cross_validate`, `GridSearchCV`. Score with `harmonic_mean_scorer`; plain
-    accuracy is mostly that on seen classes. Folds hold out different classes as far as there are enough.
+    Usable as `cv` of `cross_validate`, `GridSearchCV` and the like, but not of `cross_val_predict`, which wants each row tested
+    once. Score with `harmonic_mean_scorer`; plain accuracy counts rows of both kinds alike. Folds hold out different classes as
+    far as there are enough.
 
     Args:
         n_splits: how many folds.

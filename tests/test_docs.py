@@ -62,3 +62,18 @@ def test_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     for method in ("class-gaussian", "tfvaegan"):
         result = json.loads((tmp_path / "runs" / f"mine-first-{method}-blind-seed0" / "result.json").read_text())
         assert result["T1"] > result["chance_T1"], method
+
+
+@pytest.mark.parametrize("page", ["how-to/cross-validate-by-class.md"])
+def test_the_code_of_a_page_prints_what_the_page_shows(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The Python of a page runs from top to bottom; a block of text is what was printed since the one before."""
+    text = (ROOT / "docs" / page).read_text()
+    known: dict[str, object] = {}
+    blocks = re.findall(r"^```(python|text)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert [kind for kind, _ in blocks].count("text") >= 1
+    for kind, block in blocks:
+        if kind == "python":
+            exec(compile(block, f"docs/{page}", "exec"), known)
+        else:
+            assert capsys.readouterr().out == block
+    assert capsys.readouterr().out == ""

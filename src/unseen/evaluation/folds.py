@@ -6,9 +6,12 @@ cut from the training rows alone, and the embeddings of the truly unseen classes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unseen.data.dataset import Ids, TestRows, TrainingView
 from unseen.errors import DataError
@@ -50,23 +53,70 @@ def cut_folds(view: TrainingView, count: int, seed: int) -> tuple[Fold, ...]:
         )
     generator = np.random.default_rng(seed)
     group_of = np.array([view.classes.groups[i] for i in view.seen]) if view.by_group and view.classes.groups else view.seen
-    waiting = [view.seen[group_of == group] for group in generator.permutation(np.unique(group_of))]
     folds = []
-    for _ in range(count):
-        taken, left = _take(waiting, wanted, most=seen - 2)
-        if not taken:
+    for dealt in deal(view.labels, view.seen, group_of, generator, count=count, wanted=wanted, share=HELD_OUT_SHARE):
+        if not len(dealt.classes):
             raise DataError(
                 f"the groups of the {seen} seen classes are too large to hold whole groups out and still learn; "
                 "use --protocol fixed, or a split that is not by group"
             )
-        waiting = [*left, *taken]
-        folds.append(_cut(view, np.sort(np.concatenate(taken)), generator))
+        folds.append(_cut(view, dealt))
     if not any(len(fold.held_out.seen_labels) for fold in folds):
         raise DataError(
             "no seen class has two training rows, so validation folds cannot hold any out; "
             "use --protocol fixed, or give more rows"
         )
     return tuple(folds)
+
+
+@dataclass(frozen=True)
+class Deal:
+    """What one fold holds out: all rows of some classes, and a share of the rows of each of the others.
+
+    Args:
+        classes: sorted ids of the classes held out; empty where every group is too large for that.
+        unseen_rows: sorted rows of these classes.
+        seen_rows: sorted rows held out of the other classes.
+    """
+
+    classes: Ids
+    unseen_rows: Ids
+    seen_rows: Ids
+
+
+def deal(
+    labels: Ids,
+    classes: Ids,
+    group_of: NDArray[Any],
+    generator: np.random.Generator,
+    *,
+    count: int,
+    wanted: int,
+    share: float,
+) -> Iterator[Deal]:
+    """Shuffle the groups once and deal them out in turn: folds hold out different classes as far as there are enough.
+
+    At least two classes stay, and a share of the rows of each is drawn: one at least, unless the class has no other row or
+    the share is 0.
+
+    Args:
+        labels: (n,) class ids.
+        classes: (C,) the different ones, sorted.
+        group_of: (C,) each class's group; the class itself where it may be held out alone.
+        count: how many folds.
+        wanted: how many classes to hold out in each; with groups, as near to it as they come.
+        share: of the rows of a class that stays; below 1.
+    """
+    waiting = [classes[group_of == group] for group in generator.permutation(np.unique(group_of))]
+    for _ in range(count):
+        taken, left = _take(waiting, wanted, most=len(classes) - 2)
+        waiting = [*left, *taken]
+        unseen = np.sort(np.concatenate(taken)) if taken else np.array([], np.int64)
+        seen_rows: list[int] = []
+        for class_id in np.setdiff1d(classes, unseen):
+            rows = generator.permutation(np.flatnonzero(labels == class_id))
+            seen_rows.extend(rows[: max(1, int(share * len(rows))) if len(rows) > 1 and share > 0 else 0])
+        yield Deal(unseen, np.flatnonzero(np.isin(labels, unseen)), np.sort(np.array(seen_rows, np.int64)))
 
 
 def _take(groups: list[Ids], wanted: int, most: int) -> tuple[list[Ids], list[Ids]]:
@@ -90,14 +140,8 @@ def _take(groups: list[Ids], wanted: int, most: int) -> tuple[list[Ids], list[Id
     return taken, left
 
 
-def _cut(view: TrainingView, pseudo_unseen: Ids, generator: np.random.Generator) -> Fold:
-    fold_seen = np.setdiff1d(view.seen, pseudo_unseen)
-    held_out: list[int] = []
-    for class_id in fold_seen:
-        rows = generator.permutation(np.flatnonzero(view.labels == class_id))
-        held_out.extend(rows[: max(1, int(HELD_OUT_SHARE * len(rows))) if len(rows) > 1 else 0])
-    seen_rows = np.sort(np.array(held_out, np.int64))
-    unseen_rows = np.flatnonzero(np.isin(view.labels, pseudo_unseen))
+def _cut(view: TrainingView, dealt: Deal) -> Fold:
+    seen_rows, unseen_rows = dealt.seen_rows, dealt.unseen_rows
     kept = np.setdiff1d(np.arange(len(view.labels)), np.concatenate([seen_rows, unseen_rows]))
     present = view.seen  # exactly the classes that have training rows, so no truly unseen class comes along
     return Fold(
@@ -106,8 +150,8 @@ def _cut(view: TrainingView, pseudo_unseen: Ids, generator: np.random.Generator)
             features=view.features[kept],
             labels=np.searchsorted(present, view.labels[kept]),
             classes=view.classes.take(present),
-            seen=np.searchsorted(present, fold_seen),
-            unseen=np.searchsorted(present, pseudo_unseen),
+            seen=np.searchsorted(present, np.setdiff1d(present, dealt.classes)),
+            unseen=np.searchsorted(present, dealt.classes),
         ),
         held_out=TestRows(
             seen_features=view.features[seen_rows],

@@ -282,7 +282,9 @@ def test_the_oracle_is_kept_and_told_again(
     (a_copy / "oracle.json").unlink()
     assert told(unseen(*run)) == figures  # and the page was there already
     again = json.loads((a_copy / "oracle.json").read_text())
-    assert {k: v for k, v in again.items() if "seconds" not in k and k != "peak_memory"} == {k: v for k, v in row.items() if "seconds" not in k and k != "peak_memory"}
+    assert {k: v for k, v in again.items() if "seconds" not in k and k != "peak_memory"} == {
+        k: v for k, v in row.items() if "seconds" not in k and k != "peak_memory"
+    }
 
     def refuse(*_: Any) -> None:
         raise AssertionError("computed again")

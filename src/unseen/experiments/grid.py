@@ -14,8 +14,9 @@ from unseen.data.opening import BUILT_IN
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.protocol import PROTOCOLS, Task, versions
 from unseen.experiments.jobs import Job, opened
-from unseen.methods import METHODS, ClosedForm, find_method
+from unseen.methods import METHODS, ClosedForm, Generative, find_method
 from unseen.runs import describe
+from unseen.training import training_steps
 
 ALL = "all"
 
@@ -36,6 +37,8 @@ class Grid:
         settings: method → name → value, as `--set` takes them.
         presets: method → the name of a published preset, or a file.
         threads: of torch, for each job: results depend on it in the last bits.
+        ablations: also run the rows of each method's ablation table. They rest on the settings that were chosen for the whole
+            method, and train as long.
 
     Raises SettingsError where something is missing or does not exist.
     """
@@ -49,6 +52,7 @@ class Grid:
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
+    ablations: bool = False
 
     def __post_init__(self) -> None:
         for name in ("methods", "datasets", "seeds", "protocols"):
@@ -64,6 +68,13 @@ class Grid:
                 raise SettingsError(f"the grid has {name} for {', '.join(sorted(idle))}, which is not among its methods")
         if isinstance(self.splits, Mapping) and (unknown := self.splits.keys() - set(self.datasets)):
             raise SettingsError(f"the grid has splits for {', '.join(sorted(unknown))}, which is not among its data sets")
+        if self.ablations:
+            if "paper" in self.protocols:
+                raise SettingsError(
+                    "`paper` would score some rows of an ablation table more often than others; use blind or fixed"
+                )
+            for method in self.methods:
+                _ablations_of(method)
         if self.threads < 1:
             raise SettingsError(f"threads={self.threads} cannot work; give 1 or more")
 
@@ -121,6 +132,7 @@ def _grid_from(entry: dict[str, Any], beside: Path) -> Grid:
         settings={m: {k: _as_typed(v) for k, v in table.items()} for m, table in entry.get("settings", {}).items()},
         presets={m: str(p) for m, p in entry.get("presets", {}).items()},
         threads=int(entry.get("threads", 1)),
+        ablations=bool(entry.get("ablations", False)),
     )
 
 
@@ -160,16 +172,21 @@ def expand(grid: Grid, command: str) -> tuple[Job, ...]:
                 for name in grid.methods:
                     if protocol == "paper" and isinstance(find_method(name), ClosedForm):
                         continue
-                    task = _task(grid, source, split, name, protocol, seed)
-                    for job in jobs_of(task, source, grid.selection_seed, command, showing=seed == grid.seeds[0]):
+                    settings = grid.settings.get(name, {})
+                    task = build_task(opened(source), split, name, protocol, seed, settings, grid.presets.get(name))
+                    task = replace(task, threads=grid.threads)
+                    variants = {"": {}, **_ablations_of(name)} if grid.ablations else {"": {}}
+                    showing = seed == grid.seeds[0]
+                    for job in jobs_of(task, source, grid.selection_seed, command, showing=showing, variants=variants):
                         jobs.setdefault(job.id, job)
     return tuple(jobs.values())
 
 
-def _task(grid: Grid, source: str, split: str, method: str, protocol: str, seed: int) -> Task:
-    settings = grid.settings.get(method, {})
-    task = build_task(opened(source), split, method, protocol, seed, settings, grid.presets.get(method))
-    return replace(task, threads=grid.threads)
+def _ablations_of(name: str) -> Mapping[str, Mapping[str, Any]]:
+    method = find_method(name)
+    if isinstance(method, ClosedForm) or not method.ablations:
+        raise SettingsError(f"method '{name}' declares no ablations; leave it out")
+    return method.ablations
 
 
 def splits_of(grid: Grid) -> Iterator[tuple[str, str]]:
@@ -201,23 +218,36 @@ def jobs_of(
     selection_seed: int | None,
     command: str,
     *,
-    showing: bool = False,
-    variants: Mapping[str, Mapping[str, Any]] | None = None,
+    showing: bool,
+    variants: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Job]:
-    """The run of a task, and before it the choice that it rests on where one serves several runs.
+    """The runs of a task, and before them the choice that they rest on, where there is one for several.
 
     Args:
-        variants: rows of an ablation table, name → changes of what was chosen; None: the task as it is.
+        selection_seed: see `Grid`.
+        variants: name → changes of what was chosen; the task as it is has the name "" and none.
     """
     source = source if source in BUILT_IN else str(Path(source).expanduser().resolve())
     about = {"source": source, "command": command, "unseen": _unseen(task.dataset, task.split)}
+    if selection_seed is None and len(variants) > 1:
+        selection_seed = task.seed
     needs = None
     if task.protocol == "blind" and task.selection is None and selection_seed is not None:
         chosen = Job("choose", _description(replace(task, seed=selection_seed)), about=about)
         needs = chosen.id
         yield chosen
-    for variant, changes in (variants or {"": {}}).items():
-        yield Job("run", _description(task), needs, variant, changes, showing, about)
+    elif len(variants) > 1:
+        task = _with_steps(task)
+    for variant, changes in variants.items():
+        yield Job("run", _description(task), needs, variant, changes, showing and not variant, about)
+
+
+def _with_steps(task: Task) -> Task:
+    """Its epochs counted in steps: a variant that passes over the data fewer times an epoch would train for less."""
+    assert isinstance(task.method, Generative)
+    schedule = task.method.schedule(task.hyperparameters)
+    steps = training_steps(task.recipe, schedule, task.dataset.training_view(task.split))
+    return replace(task, recipe=replace(task.recipe, steps=steps))
 
 
 def _description(task: Task) -> dict[str, Any]:

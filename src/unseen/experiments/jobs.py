@@ -26,6 +26,7 @@ from unseen.data.opening import open_dataset
 from unseen.errors import DataError, RunError, Stopped, UnseenError
 from unseen.evaluation.protocol import Outcome, Watch, choose, versions
 from unseen.experiments.details import details
+from unseen.methods import ClosedForm
 from unseen.presets import preset_of, read_preset, write_preset
 from unseen.runs import Busy, describe, hashes, locked, oracle_row, run_in_folder, task_from
 from unseen.storage import hash_of, read_json, write_json
@@ -43,7 +44,7 @@ class Job:
         kind: `choose` what `blind` chooses, once for several runs; or `run`.
         description: of the task (see `unseen.runs.describe`), without what is only chosen when `needs` is done.
         needs: id of the choice that this run rests on.
-        variant: name of a row of an ablation table; changes: what it changes of the chosen hyper-parameters and recipe.
+        variant: name of a row of an ablation table; changes: what it changes of the chosen hyper-parameters.
         showing: also keep what a report shows of one seed only: the plane, the curve over synthetic counts, the oracle.
         about: for readers, no part of the id: source of the data, command, names of the unseen classes.
     """
@@ -143,15 +144,15 @@ def _run(job: Job, out: Path) -> None:
         chosen = out / "selections" / job.needs
         preset = read_preset(chosen / "preset.json")
         cost = read_json(chosen / "cost.json")
-        task = replace(task, hyperparameters=preset.build(task.method), recipe=preset.recipe, selection=preset.selection)
-    if job.changes:
-        of_method = {k: v for k, v in job.changes.items() if k in vars(task.hyperparameters)}
-        of_recipe = {k: v for k, v in job.changes.items() if k not in of_method}
+        settings_from = "folds" if isinstance(task.method, ClosedForm) else task.settings_from
         task = replace(
             task,
-            hyperparameters=replace(task.hyperparameters, **of_method),
-            recipe=replace(task.recipe, **of_recipe),
+            hyperparameters=preset.build(task.method),
+            recipe=preset.recipe,
+            selection=preset.selection,
+            settings_from=settings_from,
         )
+    task = replace(task, hyperparameters=replace(task.hyperparameters, **job.changes))
 
     def on_outcome(outcome: Outcome) -> None:
         row = outcome.row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
@@ -28,6 +28,7 @@ class Generative:
         default: (seen classes, d, a) → hyper-parameters and recipe for data without a preset.
         presets: published hyper-parameters and recipes by benchmark.
         scalings: at most three; `blind` tries all of them.
+        ablations: rows of an ablation table below the whole method: name → hyper-parameters that it changes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Generative:
     default: Callable[[int, int, int], tuple[Any, Recipe]]
     presets: Mapping[str, tuple[Any, Recipe]]
     scalings: tuple[Scaling, ...] = SCALINGS
+    ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             _schedule,
             tfvaegan.default,
             tfvaegan.PRESETS,
+            ablations=tfvaegan.ABLATIONS,
         ),
     )
 }

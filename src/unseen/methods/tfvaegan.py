@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -124,6 +124,15 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
         Recipe(epochs=400, synthetic=400, classifier_lr=5e-4),
     ),
 }
+
+
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    # The paper's own order: each row has one part more, and the method as it is adds the feedback.
+    "f-VAEGAN-D2": {"beta": 0.0, "transform": False, "feedback_loops": 1},
+    "+ decoder in training": {"transform": False, "feedback_loops": 1},
+    "+ feature transform": {"feedback_loops": 1},
+}
+"""Row of an ablation table → what it changes."""
 
 
 def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:

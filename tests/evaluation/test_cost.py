@@ -10,7 +10,7 @@ import pytest
 
 from unseen.evaluation import cost
 from unseen.evaluation.cost import KEEP_EVERY, Meter, peak_memory
-from unseen.storage import read_json, write_json
+from unseen.storage import write_json
 
 
 class Clock:
@@ -48,7 +48,8 @@ def test_a_second_process_goes_on_counting(clock: Clock, tmp_path: Path) -> None
 
 def test_a_killed_process_loses_what_it_did_since_the_last_tick(clock: Clock, tmp_path: Path) -> None:
     killed = Meter(tmp_path / "cost.json")
-    killed.phase("training").__enter__()
+    phase = killed.phase("training")
+    phase.__enter__()
     for _ in range(5):
         clock.now += KEEP_EVERY / 2
         killed.tick()

@@ -304,7 +304,7 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
         raise DataError(f"the run in {folder} is not finished; go on with it by `unseen train … --out {folder} --resume`")
     stored = read_json(folder / "result.json")
     found = hashes(dataset, description["split"]) if description["split"] in dataset.splits else {}
-    for key in ("features_hash", "embeddings_hash", "split_hash", "labels_hash", "names_hash"):
+    for key in ("split_hash", "features_hash", "embeddings_hash", "labels_hash", "names_hash"):
         if found.get(key) != stored.get(key):
             raise DataError(
                 f"the {key.removesuffix('_hash')} of data set '{dataset.name}' are not those that the run in {folder} was made "

@@ -14,7 +14,7 @@ from unseen.data import Dataset
 from unseen.evaluation.oracle import oracle
 from unseen.evaluation.protocol import Outcome, Task, run
 from unseen.recipe import Recipe
-from unseen.report import assemble
+from unseen.report import assemble, projection
 from unseen.report.assemble import page_of, write_report
 from unseen.report.contents import Page
 
@@ -137,7 +137,7 @@ def test_projection_labels_index_the_unseen_classes(page: Page, world: Dataset) 
     labels, synthetic = np.asarray(plane.labels), np.asarray(plane.synthetic)
     real = [plane.names[i] for i in labels[~synthetic]]
     assert sorted(real) == sorted(names_of(world, world.split("main").test_unseen))
-    assert np.bincount(labels[synthetic]).tolist() == [assemble.SYNTHETIC_SHOWN] * 3
+    assert np.bincount(labels[synthetic]).tolist() == [projection.SYNTHETIC_SHOWN] * 3
 
 
 def test_every_unseen_class_is_in_the_plane_however_many_rows_come_before_it(
@@ -149,12 +149,12 @@ def test_every_unseen_class_is_in_the_plane_however_many_rows_come_before_it(
     def listening(real: np.ndarray, labels: np.ndarray, *rest: object, **options: object) -> None:
         given.append((real, labels))
 
-    monkeypatch.setattr(assemble, "project", listening)
+    monkeypatch.setattr(projection, "project", listening)
     main = outcomes[-1]
     test = main.test
     repeated = np.repeat(np.arange(len(test.unseen_labels)), 600)  # 18,000 rows
     many = replace(test, unseen_features=test.unseen_features[repeated], unseen_labels=test.unseen_labels[repeated])
-    assemble._projection(replace(main, test=many), main.view.names)
+    projection.plane_of(replace(main, test=many))
     [(real, labels)] = given
     np.testing.assert_array_equal(main.predictor.unseen[labels], many.unseen_labels)
     expected = main.predictor.scaler.rows(test.unseen_features, main.view.device).numpy()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unseen.errors import DataError, RunError
 from unseen.experiments.engines import Engine
@@ -44,6 +45,30 @@ def open_folder(out: Path, command: str) -> None:
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror}; choose another --out") from error
     write_json(marker, {"format": FORMAT, "version": VERSION, "commands": list(dict.fromkeys([*commands, command]))})
+
+
+def refuse_other_results(jobs: Sequence[Job], out: Path) -> None:
+    """Check, before anything is done, that no result in `out` is one of these runs with other settings or versions: a table
+    could not tell the two apart.
+
+    Raises RunError, naming the first such result.
+    """
+    ours = {job.id for job in jobs}
+    planned = {_place(job.description, job.variant): job for job in jobs if job.kind == "run"}
+    for path in sorted((out / "tasks").glob("*/result.json")):
+        if path.parent.name not in ours:
+            task = read_json(path.parent / "task.json")
+            job = planned.get(_place(task, task.get("variant", "")))
+            if job is not None:
+                raise RunError(
+                    f"{out} already holds a result for '{job}', protocol {job.description['protocol']}, with other settings or "
+                    "versions; choose another --out"
+                )
+
+
+def _place(task: Mapping[str, Any], variant: str) -> tuple[Any, ...]:
+    keys = ("method", "protocol", "seed", "split_hash", "features_hash", "embeddings_hash", "labels_hash")
+    return *(task.get(key) for key in keys), variant
 
 
 def commands_of(out: Path) -> list[str]:

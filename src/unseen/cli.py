@@ -45,6 +45,11 @@ messages = Console(stderr=True)
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A built-in name (emoji) or a folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
+Threads = Annotated[int, typer.Option(help="Of each run; results depend on it in the last bits.")]
+EngineName = Annotated[str, typer.Option(help="local or ray.")]
+Workers = Annotated[int | None, typer.Option(help="Runs at a time; as many as there are cores if not given.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster that runs already.")]
+
 
 def main() -> None:
     """Entry point: run the command and turn our errors into one sentence and an exit code."""
@@ -194,11 +199,13 @@ def bench(
     seeds: Annotated[int | None, typer.Option(help="How many, from 0.")] = None,
     protocol: Annotated[list[str] | None, typer.Option(help="blind, fixed, paper.")] = None,
     selection: Annotated[str | None, typer.Option(help="once a split, or each-seed.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Of each job; results depend on it in the last bits.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Of each run, 1 if not given; results depend on it in the last bits.")
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything; go on there.")] = Path("runs/bench"),
-    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
-    workers: Annotated[int | None, typer.Option(help="Jobs at a time; as many as there are cores if not given.")] = None,
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster that runs already.")] = None,
+    engine: EngineName = "local",
+    workers: Workers = None,
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Run every method on every data set with every seed; go on where an earlier command stopped; one table, one page."""
@@ -222,6 +229,37 @@ def bench(
             threads=1 if threads is None else threads,
         )
     _bench(expand(chosen, _command()), out, engine, workers, address, chosen.threads, as_json)
+
+
+@app.command()
+def ablate(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="One that declares ablations.")],
+    dataset: DatasetName,
+    splits: Annotated[list[str] | None, typer.Option(help="Names, or all; the data set's first if not given.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many, from 0.")] = 1,
+    protocol: Annotated[str, typer.Option(help="blind or fixed.")] = "blind",
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")] = None,
+    threads: Threads = 1,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything; go on there.")] = Path("runs/ablation"),
+    engine: EngineName = "local",
+    workers: Workers = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each part of a method brings: settings are chosen once, for the whole method, and taken by every row."""
+    from unseen.experiments.grid import Grid, expand
+
+    grid = Grid(
+        methods=(method,),
+        datasets=(dataset,),
+        splits=_listed(splits),
+        seeds=tuple(range(seeds)),
+        protocols=(protocol,),
+        settings={method: dict(_pairs(settings or []))},
+        threads=threads,
+        ablations=True,
+    )
+    _bench(expand(grid, _command()), out, engine, workers, address, threads, as_json)
 
 
 @app.command()
@@ -296,11 +334,12 @@ def _bench(
     jobs: tuple[Job, ...], out: Path, engine_name: str, workers: int | None, address: str | None, threads: int, as_json: bool
 ) -> None:
     """Work through jobs, telling how it goes, then print what came out."""
-    from unseen.experiments.bench import open_folder, work_through
+    from unseen.experiments.bench import open_folder, refuse_other_results, work_through
     from unseen.experiments.engines import engine_named
     from unseen.experiments.jobs import carry_out
 
     open_folder(out, _command())
+    refuse_other_results(jobs, out)
     runs = [job for job in jobs if job.kind == "run"]
     to_do = sum(not job.done(out) for job in runs)
     _say(f"{len(runs)} runs, of which {len(runs) - to_do} are finished already", "")

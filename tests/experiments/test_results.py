@@ -52,7 +52,8 @@ def test_what_older_results_do_not_say_is_filled_in(row: Callable[..., Row], ben
     old = row(task="abc")
     folder = bench([old])
     (folder / "tasks" / "abc" / "result.json").write_text(json.dumps({k: old[k] for k in old.keys() - {"variant", "task"}}))
-    (folder / "tasks" / ".half-written").mkdir()
+    (folder / "tasks" / ".abc.copied").mkdir()
+    (folder / "tasks" / ".abc.copied" / "result.json").write_text("half of it")
     (folder / "tasks" / "only-begun").mkdir()
     assert read_rows(folder) == [old]
 

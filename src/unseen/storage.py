@@ -85,14 +85,10 @@ def write_text(path: Path, text: str) -> None:
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as CSV: None is an empty cell, numbers are written in full.
 
-    Names are a stranger's, so text that a spreadsheet would run as a formula begins with a quote; `csv_value` takes it away.
+    Names are a stranger's, so text that a spreadsheet would run as a formula begins with a quote, and so does text that would
+    look like that: taking one quote away from what `FORMULA` matches gives every text back.
     """
     return "".join(f"{_csv_line(cells)}\n" for cells in (header, *rows))
-
-
-def csv_value(cell: str) -> str:
-    """The text that `csv_text` wrote as this cell."""
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def _csv_line(cells: Sequence[object]) -> str:

@@ -55,8 +55,8 @@ def test_estimate_says_what_its_interval_is_over() -> None:
     assert 0.1 <= one_split.interval[0] < 0.3 < one_split.interval[1] <= 0.6
     one_seed = Estimate.of({"a": [0.1], "b": [0.5]})
     assert (one_seed.over, one_seed.between_seeds) == ("splits", None)
-    alone = Estimate.of({"a": [0.25]})
-    assert alone == Estimate(0.25, None, None, None, "")
+    assert Estimate.of({"a": [0.25]}) == Estimate(0.25, None, None, None, "")
+    assert Estimate.of({"a": [0.25] * 3}) == Estimate(0.25, 0.0, None, None, "")  # a closed form's seeds are no evidence
 
 
 def test_a_split_counts_the_same_however_many_seeds_it_has(row: MakeRow) -> None:

@@ -126,7 +126,7 @@ def test_a_terminal_of_120_columns_shows_every_name_and_number(rows: list[Row], 
 
 def test_what_must_be_said_beside_a_table_is_said(row: MakeRow, rows: list[Row]) -> None:
     assert tables.notes(summaries(rows)) == []
-    assert tables.notes(summaries([row(seed=0), row(seed=1)])) == [
+    assert tables.notes(summaries([row(seed=0), row(seed=1, H=0.6)])) == [
         "an interval over seeds of one split says nothing about other splits"
     ]
     told = tables.notes(

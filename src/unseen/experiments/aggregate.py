@@ -89,7 +89,8 @@ class Estimate:
             distances from each value to its split's mean, divided by Σ (seeds of the split − 1). None with one seed a split.
         between_splits: standard deviation of the splits' means over seeds, with n − 1. What seeds leave in these means is in
             it. None with one split.
-        interval: 95 % bootstrap (`interval_over_splits`); None for a single value.
+        interval: 95 % bootstrap (`interval_over_splits`); None for a single value, and where all seeds of a single split give
+            the same, as closed forms do: an interval without width would look like certainty.
         over: what it was drawn over: `splits and seeds`, `splits`, `seeds`, or nothing. An interval over seeds alone says how
             far another seed may be off on this split, not how far another split.
     """
@@ -108,6 +109,8 @@ class Estimate:
         spare = sum(len(v) - 1 for v in per_split)
         squares = sum(float(((v - v.mean()) ** 2).sum()) for v in per_split)
         over = " and ".join(["splits"] * (len(per_split) > 1) + ["seeds"] * (spare > 0))
+        if over == "seeds" and np.ptp(per_split[0]) == 0:
+            over = ""
         return Estimate(
             mean=mean,
             between_seeds=(squares / spare) ** 0.5 if spare else None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import struct
@@ -18,6 +20,8 @@ from safetensors.numpy import save_file
 from unseen import storage
 from unseen.errors import DataError, RunError
 from unseen.storage import (
+    FORMULA,
+    csv_text,
     fingerprint,
     hash_of,
     read_arrays,
@@ -318,3 +322,26 @@ def test_no_pickle_and_no_evaluation_in_the_source() -> None:
         text = path.read_text()
         for forbidden in ("import pickle", "pickle.load", "joblib.load", "yaml.load(", " eval(", " exec(", "allow_pickle=True"):
             assert forbidden not in text, f"{forbidden} in {path}"
+
+
+# --- tables
+
+
+def unquoted(cell: str) -> str:
+    """The text that was written as this cell."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def test_csv_comes_back_and_no_cell_is_a_formula() -> None:
+    run = ["=1+1", "+1", "-1", "@x", "\tx", "\r=1", "\n=1"]
+    cells = [*run, "'=1", "''-x", "'s-Gravenhage", "plain", "a,b", 'say "x"', "a\rb\nc"]
+    lines = list(csv.reader(io.StringIO(csv_text(["name", "value"], [[cell, -1.5] for cell in cells]), newline="")))
+    assert lines[0] == ["name", "value"]
+    assert [unquoted(name) for name, _ in lines[1:]] == cells
+    assert all(not name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for name, _ in lines)
+    assert {value for _, value in lines[1:]} == {"-1.5"}  # a number is no formula
+    assert lines[cells.index("'s-Gravenhage") + 1][0] == "'s-Gravenhage"
+
+
+def test_csv_leaves_a_missing_value_empty() -> None:
+    assert csv_text(["a", "b", "c"], [[None, 0, ""]]) == "a,b,c\n,0,\n"

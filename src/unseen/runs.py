@@ -7,9 +7,7 @@ say what came out, `oracle.json` what real unseen rows would have brought. While
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import json
 import os
 import shutil
@@ -37,7 +35,7 @@ from unseen.methods.base import GenerativeMethod
 from unseen.presets import identity
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
-from unseen.storage import read_arrays, read_json, write_arrays, write_json, write_text
+from unseen.storage import csv_text, read_arrays, read_json, write_arrays, write_json, write_text
 from unseen.training import Progress
 
 FORMAT = "unseen-run"
@@ -282,13 +280,13 @@ def oracle_row(folder: Path, outcome: Outcome) -> dict[str, Any]:
 
 def per_class_csv(outcome: Outcome) -> str:
     """A table: class, seen or unseen, test rows, accuracy. Names that a spreadsheet would run as a formula are quoted."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "kind", "test_rows", "accuracy"])
-    for name, unseen, rows, accuracies in sorted(per_class([outcome]), key=lambda entry: entry[1]):  # seen classes first
-        safe = f"'{name}" if name[0] in "=+-@\t" else name
-        writer.writerow([safe, "unseen" if unseen else "seen", rows, f"{accuracies[outcome.row['method']]:.6f}"])
-    return text.getvalue()
+    return csv_text(
+        ["class", "kind", "test_rows", "accuracy"],
+        (
+            [name, "unseen" if unseen else "seen", rows, f"{accuracies[outcome.row['method']]:.6f}"]
+            for name, unseen, rows, accuracies in sorted(per_class([outcome]), key=lambda entry: entry[1])  # seen first
+        ),
+    )
 
 
 def evaluate(folder: Path, dataset: Dataset) -> Outcome:

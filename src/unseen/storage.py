@@ -6,12 +6,15 @@ the disk and renamed, so a reader sees the old file or the new one and a failed 
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +30,9 @@ JSON_LIMIT = 64_000_000
 
 SEAL = "sha256"
 """Metadata key of the checksum of a sealed file of arrays."""
+
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+"""How text begins that a spreadsheet would run, with the quotes that keep it from it."""
 
 NUMPY_OF = {
     "F64": "<f8",
@@ -74,6 +80,22 @@ def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     write_atomically(path, lambda temporary: _write_bytes(temporary, text.encode()))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV: None is an empty cell, numbers are written in full.
+
+    Names are a stranger's, so text that a spreadsheet would run as a formula begins with a quote, and so does text that would
+    look like that: taking one quote away from what `FORMULA` matches gives every text back.
+    """
+    return "".join(f"{_csv_line(cells)}\n" for cells in (header, *rows))
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    line = io.StringIO()
+    quoted = [f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell for cell in cells]
+    csv.writer(line).writerow(quoted)  # with its own \r\n as the end it quotes both where they stand in a cell
+    return line.getvalue().removesuffix("\r\n")
 
 
 def write_json(path: Path, value: object) -> None:

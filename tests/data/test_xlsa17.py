@@ -334,3 +334,38 @@ def test_missing_files_and_folders(tmp_path: Path, quick_reader: None) -> None:
     (folder / "att_splits.mat").unlink()
     with pytest.raises(DataError, match=r"has no att_splits\.mat \(found res101\.mat\)"):
         read_xlsa17(folder)
+
+
+def test_what_the_features_are_is_unknown_until_somebody_says_so(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    folder = write(tmp_path / "tiny", pictures, table)
+    silent = read_xlsa17(folder)
+    assert silent.provenance.feature_extractor == "unknown; res101.mat, 5 values a picture"
+    assert silent.provenance.embedding_source == "att of att_splits.mat, 3 values a class, as stored"
+    assert silent.provenance.licence == "unknown"
+    (folder / "provenance.json").write_text('{"feature_extractor": "ResNet-101, not fine-tuned", "licence": "research use"}')
+    told = read_xlsa17(folder)
+    assert told.provenance.feature_extractor == "ResNet-101, not fine-tuned; res101.mat, 5 values a picture"
+    assert told.provenance.licence == "research use"
+    assert told.provenance.embedding_source == silent.provenance.embedding_source
+    assert told.features_fingerprint == silent.features_fingerprint
+    assert told.splits.keys() == silent.splits.keys()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"features": "ResNet"}',
+        '{"licence": 3}',
+        '{"licence": " "}',
+        '{"licence": "a\\nb"}',
+        '{"embedding_source": "x"}',
+        "no JSON",
+    ],
+)
+def test_a_wrong_provenance_is_one_sentence(content: str, tmp_path: Path, quick_reader: None) -> None:
+    folder = write(tmp_path / "tiny", *small())
+    (folder / "provenance.json").write_text(content)
+    with pytest.raises(DataError, match=r"provenance\.json (may say feature_extractor and licence|is damaged)") as caught:
+        read_xlsa17(folder)
+    assert "\n" not in str(caught.value)

@@ -7,6 +7,12 @@ Of the split file only `trainval_loc`, `test_seen_loc` and `test_unseen_loc` are
 for tuning, are left alone, whether they are there or not: together they hold exactly the pictures of `trainval_loc` *and*
 `test_seen_loc`, so whoever tunes on them has looked at test pictures (4,031 of AWA2's `train_loc` are such). Our validation
 folds are cut from `trainval_loc` instead.
+
+What is in `res101.mat` its name does not say: features of a ResNet-101 as it was trained on ImageNet, or fine-tuned on the
+seen classes by one lab or another, which makes up to twenty points of difference, all go about under it and have 2048 values.
+Who knows what they are writes it into `provenance.json` beside the file, and result rows repeat it:
+
+    {"feature_extractor": "ResNet-101, not fine-tuned", "licence": "research use"}
 """
 
 from __future__ import annotations
@@ -22,9 +28,12 @@ from unseen.data.dataset import ClassTable, Dataset, Floats, Ids, Provenance, Sp
 from unseen.data.matfile import Limits, read_mat
 from unseen.data.validate import validate
 from unseen.errors import DataError
+from unseen.storage import read_json
 
 FEATURE_FILE = "res101.mat"
 SPLIT_FILE = "att_splits.mat"
+PROVENANCE_FILE = "provenance.json"
+PROVENANCE = ("feature_extractor", "licence")
 INDEX_ARRAYS = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
 
 
@@ -42,15 +51,18 @@ def read_xlsa17(folder: Path, splits: str | None = None, limits: Limits | None =
         not: methods normalise), names from `allclasses_names` or, where a file has none (FLO), 'class 001' and so on. The one
         split is named after its file and its fingerprint, since revisions of the "proposed splits" go about under one name.
 
+        The provenance says what `provenance.json` says, and in any case how long features and embeddings are.
+
     Raises:
         DataError: a file is missing, damaged, or does not fit the other.
         RunError: this machine cannot start the child process that parses, or has no room for what it unpacks.
     """
     folder = Path(folder)
     feature_file, split_file = _files(folder, splits)
+    told = _told(folder / PROVENANCE_FILE)
     table = read_mat(split_file, ("att", *INDEX_ARRAYS), ("allclasses_names",), limits)
     pictures = read_mat(feature_file, ("features", "labels"), (), limits)
-    return _assemble(feature_file, pictures, split_file, table)
+    return _assemble(feature_file, pictures, split_file, table, told)
 
 
 def find_split_files(folder: Path) -> list[str]:
@@ -84,8 +96,28 @@ def _files(folder: Path, splits: str | None) -> tuple[Path, Path]:
     return folder / FEATURE_FILE, folder / splits
 
 
+def _told(path: Path) -> dict[str, str]:
+    """What somebody who knows wrote down about the feature file, if anybody did."""
+    if not path.exists():
+        return {}
+    told = read_json(path)
+    wrong = [
+        k for k, v in told.items() if k not in PROVENANCE or not isinstance(v, str) or not v.strip() or not v.isprintable()
+    ]
+    if wrong:
+        raise DataError(
+            f"{path} may say {' and '.join(PROVENANCE)}, each in a line of text; what it says of "
+            f"{', '.join(map(repr, wrong))[:200]} is something else, so correct it or remove it"
+        )
+    return told
+
+
 def _assemble(
-    feature_file: Path, pictures: dict[str, NDArray[Any]], split_file: Path, table: dict[str, NDArray[Any]]
+    feature_file: Path,
+    pictures: dict[str, NDArray[Any]],
+    split_file: Path,
+    table: dict[str, NDArray[Any]],
+    told: dict[str, str],
 ) -> Dataset:
     """Turn what the two files hold into a data set, or say which of them is wrong and how."""
     labels = _whole_numbers(pictures["labels"], "labels", feature_file)
@@ -114,8 +146,10 @@ def _assemble(
         splits={split.name: split},
         provenance=Provenance(
             source=f"{feature_file.name} and {split_file.name} in the xlsa17 layout, split {split.fingerprint[:16]}",
-            feature_extractor=f"unknown; the file is named {feature_file.name}",
+            feature_extractor=f"{told.get('feature_extractor', 'unknown')}; "
+            f"{feature_file.name}, {features.shape[1]} values a picture",
             embedding_source=f"att of {split_file.name}, {embeddings.shape[1]} values a class, as stored",
+            licence=told.get("licence", "unknown"),
         ),
     )
     try:

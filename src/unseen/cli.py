@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 import unseen
-from unseen.errors import DataError, MissingDependency, SettingsError, Stopped, UnseenError
+from unseen.errors import DataError, MissingDependency, RunError, SettingsError, Stopped, UnseenError
 
 LINE_SECONDS = 30.0
 """Where standard error is a file, a line of progress is written this often."""
@@ -259,7 +259,7 @@ def ablate(
         threads=threads,
         ablations=True,
     )
-    _bench(expand(grid, _command()), out, engine, workers, address, threads, as_json)
+    _bench(expand(grid, _command()), out, engine, workers, address, threads, as_json, (method, ""))
 
 
 @app.command()
@@ -331,29 +331,53 @@ def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
 
 
 def _bench(
-    jobs: tuple[Job, ...], out: Path, engine_name: str, workers: int | None, address: str | None, threads: int, as_json: bool
+    jobs: tuple[Job, ...],
+    out: Path,
+    engine_name: str,
+    workers: int | None,
+    address: str | None,
+    threads: int,
+    as_json: bool,
+    baseline: tuple[str, str] | None = None,
 ) -> None:
-    """Work through jobs, telling how it goes, then print what came out."""
+    """Work through jobs, telling how it goes, then write and print what is in the folder."""
     from unseen.experiments.bench import open_folder, refuse_other_results, work_through
     from unseen.experiments.engines import engine_named
     from unseen.experiments.jobs import carry_out
+    from unseen.experiments.overview import overview
+    from unseen.experiments.results import read_rows, write_table
 
     open_folder(out, _command())
     refuse_other_results(jobs, out)
     runs = [job for job in jobs if job.kind == "run"]
     to_do = sum(not job.done(out) for job in runs)
     _say(f"{len(runs)} runs, of which {len(runs) - to_do} are finished already", "")
+    failed = 0
     if to_do:
         begun, ended = time.monotonic(), 0
         engine = engine_named(engine_name, carry_out, out, workers, threads, address)
         try:
             for end in work_through(jobs, out, engine):
                 ended += end.job.kind == "run"
-                left = (time.monotonic() - begun) / max(ended, 1) * (to_do - ended)
+                failed += end.job.kind == "run" and end.sentence is not None
+                left = f", about {(time.monotonic() - begun) / ended * (to_do - ended) / 60:.0f} min left" if ended else ""
                 how = f"failed: {end.sentence}" if end.sentence else "done"
-                _say(f"{ended} of {to_do}, about {left / 60:.0f} min left; {end.job}: {how}", "red" if end.sentence else "")
+                _say(f"{ended} of {to_do}{left}; {end.job}: {how}", "red" if end.sentence else "")
         except KeyboardInterrupt:
             raise Stopped(f"stopped; what is done is kept; to go on, type: {_command()}") from None
+    try:
+        write_table(out)
+    except MissingDependency as missing:
+        _say(f"note: {missing}", "yellow")
+    if as_json:
+        print(json.dumps(read_rows(out), ensure_ascii=False))
+    else:
+        console = Console(width=max(120, Console().width), markup=False, emoji=False, highlight=False)
+        for part in overview(out, baseline):
+            console.print(part, soft_wrap=isinstance(part, str))
+        print(f"results: {out / 'results.csv'}")
+    if failed:
+        raise RunError(f"{failed} of {len(runs)} runs failed; the others are kept, and the same command tries these again")
 
 
 def _listed(names: list[str] | None) -> tuple[str, ...]:

@@ -93,16 +93,15 @@ def test_what_is_no_json_and_what_is_no_benchmark_is_refused(row: Callable[..., 
         read_rows(folder / "tasks" / "abc")
 
 
-def test_failures_are_told_with_what_was_asked_for(row: Callable[..., Row], bench: Callable[..., Path]) -> None:
+def test_failures_are_told_with_what_they_say(row: Callable[..., Row], bench: Callable[..., Path]) -> None:
     folder = bench([row(task="done")], {"main": ["owl"]})
     for task in ("b-early", "a-late"):
         (folder / "tasks" / task).mkdir()
-        (folder / "tasks" / task / "failure.json").write_text('{"sentence": "the disk is full"}')
+        (folder / "tasks" / task / "failure.json").write_text('{"sentence": "the disk is full", "seed": 3}')
     (folder / "tasks" / "done" / "failure.json").write_text('{"sentence": "an earlier try"}')
-    (folder / "tasks" / "a-late" / "task.json").write_text('{"method": "eszsl", "seed": 3}')
     assert read_failures(folder) == [
-        {"task": "a-late", "sentence": "the disk is full", "method": "eszsl", "seed": 3},
-        {"task": "b-early", "sentence": "the disk is full"},
+        {"task": "a-late", "sentence": "the disk is full", "seed": 3},
+        {"task": "b-early", "sentence": "the disk is full", "seed": 3},
     ]
 
 

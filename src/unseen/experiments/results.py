@@ -48,19 +48,24 @@ def read_rows(folder: Path) -> list[Row]:
     )
 
 
+def read_oracles(folder: Path) -> list[Row]:
+    """The rows of the oracles that were made beside finished tasks: yardsticks, no results, so they are in no table of these.
+
+    Raises DataError when a file is damaged.
+    """
+    return [_read_row(path) for path in _task_files(folder, "oracle.json") if (path.parent / "result.json").exists()]
+
+
 def read_failures(folder: Path) -> list[Row]:
-    """What is known of tasks that failed and have not succeeded since: `task`, `sentence` (why), and their `task.json`, if they
-    came as far as writing one. Sorted by task.
+    """Tasks that failed and have not succeeded since, sorted: `task`, `sentence` (why), and which they are.
 
     Raises DataError when the folder is no benchmark's, or a file is damaged.
     """
-    failures = []
-    for path in _task_files(folder, "failure.json"):
-        if not (path.parent / "result.json").exists():
-            asked = path.parent / "task.json"
-            known = read_json(asked) if asked.exists() else {}
-            failures.append(known | {"task": path.parent.name, "sentence": str(read_json(path).get("sentence"))})
-    return failures
+    return [
+        {"task": path.parent.name, **read_json(path)}
+        for path in _task_files(folder, "failure.json")
+        if not (path.parent / "result.json").exists()
+    ]
 
 
 def _task_files(folder: Path, name: str) -> list[Path]:

@@ -39,6 +39,7 @@ from unseen.final_classifier import ClassifierRows, classifier_rows, fit_by_epoc
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, Generative
 from unseen.methods.base import GenerativeMethod, stream_seed
+from unseen.methods.installed import supplied_by
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
 from unseen.storage import hash_of
@@ -407,7 +408,7 @@ def measure(
         "names_hash": dataset.names_fingerprint(split.name),
         "feature_extractor": dataset.provenance.feature_extractor,
         "embedding_source": dataset.provenance.embedding_source,
-        "versions": versions(),
+        "versions": supplied_by(task.method.name) | versions(),
         "device": str(task.device),
     }
     row["task_hash"] = task_hash(row)

@@ -146,4 +146,7 @@ ENTRY = Generative(
     presets={},  # published settings by benchmark, where there are any
 )
 
-CONTRACT = {"reconstruction": "reconstruction"}  # for the contract test: the logged term that says how well x is reconstructed
+CONTRACT = {  # what the contract test cannot know
+    "reconstruction": "reconstruction",  # the logged term that says how well x is reconstructed
+    "by_heart": {"hidden": 64},  # the 16 that tests give are too few to learn eight samples by heart in 300 steps
+}

@@ -73,7 +73,9 @@ def load(name: str, points: list[EntryPoint]) -> Generative | ClosedForm:
         raise SettingsError(f"{which} cannot be loaded ({cause}); install another version of it or uninstall it") from error
     if not isinstance(entry, Generative | ClosedForm):
         kind = type(entry).__name__
-        raise SettingsError(f"{which} is a {kind} ({points[0].value}); name a Generative or a ClosedForm in its entry point")
+        raise SettingsError(
+            f"{which} is of type {kind} ({points[0].value}); name a Generative or a ClosedForm in its entry point"
+        )
     if entry.name != name:
         raise SettingsError(f"{which} calls itself '{entry.name}'; give entry point and entry one name")
     return entry

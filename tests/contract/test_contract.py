@@ -102,12 +102,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def example() -> tuple[Generative | ClosedForm, dict[str, Any]]:
     """The entry of the how-to's example, which is not installed, and what it states."""
-    spec = importlib.util.spec_from_file_location("own_method", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules.get("own_method")
-    if module is None:
-        module = sys.modules["own_method"] = importlib.util.module_from_spec(spec)
+    if (module := sys.modules.get("the_example")) is None:
+        spec = importlib.util.spec_from_file_location("the_example", EXAMPLE)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules["the_example"] = importlib.util.module_from_spec(spec)  # dataclasses look there
         spec.loader.exec_module(module)
     return module.ENTRY, module.CONTRACT
 

@@ -144,6 +144,7 @@ ENTRY = Generative(
     schedule=lambda settings: Schedule(settings.batch_size, CVAE.loops),
     default=default,
     presets={},  # published settings by benchmark, where there are any
+    ablations={"no embedding noise": {"embedding_noise": 0.0}},  # rows of an ablation table, each by what it changes
 )
 
 CONTRACT = {  # what the contract test cannot know

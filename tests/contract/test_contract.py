@@ -492,3 +492,12 @@ def test_presets_and_scalings_are_complete(subject: Subject) -> None:
         assert type(hyperparameters) is entry.hyperparameters
         assert recipe.steps or recipe.epochs
         assert recipe.synthetic or recipe.synthetic_ratio
+
+
+def test_rows_of_an_ablation_table_can_be_built_and_leave_width_and_length_alone(subject: Subject, view: ScaledView) -> None:
+    whole, recipe = subject.entry.default(len(view.seen), view.features.shape[1], view.embeddings.shape[1])
+    for row, changes in subject.entry.ablations.items():
+        assert row
+        assert changes.keys().isdisjoint({"hidden", "batch_size", *vars(recipe)}), row
+        assert replace(whole, **changes) != whole, row
+        advance(subject.build(view, **changes), Rows(view), range(2))

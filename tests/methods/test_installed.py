@@ -17,6 +17,7 @@ import pytest
 from unseen.data import Dataset
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.protocol import Task, Watch
+from unseen.experiments.grid import Grid, expand
 from unseen.methods import METHODS, ClosedForm, all_methods, find_method
 from unseen.methods.installed import supplied_by
 from unseen.methods.prototype import Prototype
@@ -173,6 +174,17 @@ def test_a_run_says_who_supplied_its_method_and_when_that_is_gone(install: Insta
     shutil.rmtree(site / "my_wings-1.2.dist-info")
     with pytest.raises(DataError, match=rf"^the run in {run} cannot be scored: there is no method 'glider'; there are eszsl"):
         evaluate(run, toy)
+
+
+def test_a_benchmark_reuses_no_result_of_another_version(install: Install, toy_folder: Path) -> None:
+    site = install()
+    [choice, run] = expand(Grid(("glider",), (str(toy_folder),)), "")
+    (site / "my_wings-1.2.dist-info").rename(site / "my_wings-1.3.dist-info")
+    metadata = site / "my_wings-1.3.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("1.2", "1.3"))
+    later = expand(Grid(("glider",), (str(toy_folder),)), "")
+    assert [job.description["versions"]["my-wings"] for job in (choice, run, *later)] == ["1.2", "1.2", "1.3", "1.3"]
+    assert {choice.id, run.id}.isdisjoint(job.id for job in later)
 
 
 def test_a_fresh_process_lists_and_trains_the_example(toy_folder: Path, tmp_path: Path) -> None:

@@ -408,7 +408,7 @@ def measure(
         "names_hash": dataset.names_fingerprint(split.name),
         "feature_extractor": dataset.provenance.feature_extractor,
         "embedding_source": dataset.provenance.embedding_source,
-        "versions": supplied_by(task.method.name) | versions(),
+        "versions": versions(task.method.name),
         "device": str(task.device),
     }
     row["task_hash"] = task_hash(row)
@@ -434,7 +434,8 @@ def task_hash(row: Mapping[str, Any]) -> str:
     return hash_of({key: row[key] for key in keys})
 
 
-def versions() -> dict[str, str]:
-    """What the figures were computed with."""
+def versions(method: str = "") -> dict[str, str]:
+    """What the figures of a method are computed with; the distribution that supplies it is among it if it is not ours."""
     packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
-    return {"unseen": unseen.__version__, "python": platform.python_version(), "machine": platform.machine(), **packages}
+    ours = {"unseen": unseen.__version__, "python": platform.python_version(), "machine": platform.machine(), **packages}
+    return supplied_by(method) | ours

@@ -502,9 +502,9 @@ def test_data_info_tells_sizes_splits_and_where_it_comes_from(toy_folder: Path, 
 
 def test_methods_is_an_array() -> None:
     entries = unseen("methods", "--json").json
-    assert [entry["name"] for entry in entries] == ["eszsl", "class-gaussian", "prototype", "fvaegan", "tfvaegan"]
-    assert entries[-1]["kind"] == "generative"
-    assert "cub" in entries[-1]["presets"]
+    assert [entry["name"] for entry in entries[:5]] == ["eszsl", "class-gaussian", "prototype", "fvaegan", "tfvaegan"]
+    assert entries[4]["kind"] == "generative"
+    assert "cub" in entries[4]["presets"]
     assert "nearest prototype" in unseen("methods").out
 
 

@@ -48,6 +48,12 @@ def test_results_pages_are_written_from_the_stored_rows(script: str, page: str, 
     assert (tmp_path / page).read_text() == (ROOT / "docs" / page).read_text()
 
 
+@pytest.mark.parametrize(("language", "file"), [("toml", "pyproject.toml"), ("python", "own_method.py")])
+def test_the_how_to_shows_the_example_that_is_tested(language: str, file: str) -> None:
+    page = (ROOT / "docs" / "how-to" / "add-a-method.md").read_text()
+    assert f"\n```{language}\n{(ROOT / 'examples' / 'own_method' / file).read_text()}```\n" in page
+
+
 def test_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The Python of the first page writes a data set, and the commands after it learn from it."""
     monkeypatch.chdir(tmp_path)

@@ -264,25 +264,29 @@ def ablate(
 
 @app.command()
 def methods(as_json: AsJson = False) -> None:
-    """List the methods."""
-    from unseen.methods import METHODS, Generative
+    """List the methods, ours and those of other installed distributions."""
+    from unseen.methods import Generative, all_methods
+    from unseen.methods.installed import supplied_by
 
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "name": m.name,
             "title": m.title,
             "kind": "generative" if isinstance(m, Generative) else "closed form",
             "presets": list(m.presets) if isinstance(m, Generative) else [],
+            "supplied_by": supplied_by(m.name) or {"unseen": unseen.__version__},
         }
-        for m in METHODS.values()
+        for m in all_methods().values()
     ]
     if as_json:
         print(json.dumps(entries))
         return
-    table = Table("name", "title", "kind", "published presets", box=None)
+    table = Table("name", "title", "kind", "published presets", "supplied by", box=None)
     for entry in entries:
-        table.add_row(str(entry["name"]), str(entry["title"]), str(entry["kind"]), ", ".join(entry["presets"]))
-    Console().print(table)
+        supplier = ", ".join(f"{name} {number}" for name, number in entry["supplied_by"].items())
+        cells = (entry["name"], entry["title"], entry["kind"], ", ".join(entry["presets"]), supplier)
+        table.add_row(*map(Text, cells))  # a stranger's title is no markup
+    Console(width=max(120, Console().width)).print(table)
 
 
 @data_app.command("info")

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from unseen.data.dataset import Dataset
-from unseen.errors import DataError, RunError, UnseenError
+from unseen.errors import DataError, RunError, SettingsError, UnseenError
 from unseen.evaluation.by_class import per_class
 from unseen.evaluation.cost import Meter
 from unseen.evaluation.oracle import oracle
@@ -309,6 +309,10 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
                 "with; give the original data"
             )
     arrays, _ = read_arrays(folder / "weights.safetensors")
+    try:
+        find_method(description["method"])
+    except SettingsError as error:  # it came, perhaps, from a package that is gone
+        raise DataError(f"the run in {folder} cannot be scored: {error}") from error
     try:
         recipe = {**description["recipe"], **stored["recipe"]}  # a closed-form method's row holds only what it uses
         task = task_from({**stored, "method": description["method"], "recipe": recipe}, dataset)

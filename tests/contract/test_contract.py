@@ -1,13 +1,20 @@
-"""What every method owes the rest of the library, asked of all entries of `METHODS` by name.
+"""What every method owes the rest of the library: asked of ours, of the example of docs/how-to/add-a-method.md and, by
+`pytest tests/contract --method MODULE:ENTRY` or `--method NAME` of an installed one, of that method alone.
 
-A new method joins by being entered there; what it does otherwise than the rest stands in the tables below, with the reason.
+What a method does otherwise than the rest stands in `OTHERWISE`, with the reason. A module that is not ours states the same,
+if there is anything to state, in a dictionary named `CONTRACT`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, replace
-from itertools import pairwise, permutations
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,17 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.errors import SettingsError
-from unseen.methods import METHODS, ClosedForm, Generative, find_method, tfvaegan, with_settings
-from unseen.methods.base import ClassStreams, Clock, GenerativeMethod, Schedule, load_optimiser_state, optimiser_state
+from unseen.methods import METHODS, ClosedForm, Generative, find_method, with_settings
+from unseen.methods.base import ClassStreams, Clock, GenerativeMethod, Schedule
+from unseen.methods.installed import NAME, declared
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
 from unseen.training import train
 
 World = Callable[..., ScaledView]
+Solver = Any
+"""The class of a closed-form method."""
 
-GENERATIVE = [name for name, entry in METHODS.items() if isinstance(entry, Generative)]
-CLOSED_FORM = [name for name, entry in METHODS.items() if isinstance(entry, ClosedForm)]
-
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_method" / "own_method.py"
 SMALL: dict[str, Any] = {"hidden": 16}
 """Replaces these of the default hyper-parameters, where a method has them."""
 CHANGES: dict[str, dict[str, Any]] = {
@@ -34,31 +42,93 @@ CHANGES: dict[str, dict[str, Any]] = {
     "in [0, 1]": {"embedding_noise": 0.0, "sample_noise": False},
     "linear": {},
 }
-NEVER_CHANGES = {
-    "fvaegan": {"network.critic.score.bias": "it cancels between real and fake"},
-    "tfvaegan": {"network.critic.score.bias": "it cancels between real and fake"},
-}
-RECONSTRUCTION = {"fvaegan": "vae", "tfvaegan": "vae"}
-"""The logged term that says how well training rows are reconstructed."""
-FAST = {"lr": 1e-2, "decoder_lr": 1e-2, "feedback_lr": 1e-2}
+BY_HEART = {
+    "lr": 1e-2, "decoder_lr": 1e-2, "feedback_lr": 1e-2, "critic_iterations": 1, "embedding_noise": 0.0, "sample_noise": False,
+}  # fmt: skip
 """For the eight samples: learns them by heart within a few hundred steps."""
-HEART = {"embedding_noise": 0.0, "sample_noise": False, "critic_iterations": 1}
+
+VAE_GAN: dict[str, Any] = {
+    "reconstruction": "vae",
+    "never_changes": {"network.critic.score.bias": "it cancels between real and fake"},
+}
+OTHERWISE: dict[str, dict[str, Any]] = {"fvaegan": VAE_GAN, "tfvaegan": VAE_GAN}
 
 
-def settings_for(name: str, view: ScaledView, **changes: Any) -> Any:
-    """Default hyper-parameters, narrow; of the changes those that the method knows."""
-    entry = METHODS[name]
-    assert isinstance(entry, Generative)
-    hyperparameters, _ = entry.default(len(view.labels), view.features.shape[1], view.embeddings.shape[1])
-    known = {field.name for field in fields(hyperparameters)}
-    form = CHANGES["in [0, 1]" if view.unit_interval else "linear"]
-    return replace(hyperparameters, **{k: v for k, v in (SMALL | form | changes).items() if k in known})
+@dataclass(frozen=True)
+class Subject:
+    """A generative method under test, and what has to be known of it beforehand.
+
+    Args:
+        entry: of the table of methods, or of another distribution.
+        reconstruction: the logged term that says how well training rows are reconstructed; nothing if there is none.
+        never_changes: entry of the state → why no training changes it.
+        by_heart: further settings with which it learns eight samples by heart within 300 steps.
+    """
+
+    entry: Generative
+    reconstruction: str = ""
+    never_changes: Mapping[str, str] = field(default_factory=dict)
+    by_heart: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, view: ScaledView, **changes: Any) -> Any:
+        """Default hyper-parameters, narrow; of the changes those that the method knows."""
+        hyperparameters, _ = self.entry.default(len(view.seen), view.features.shape[1], view.embeddings.shape[1])
+        known = {f.name for f in fields(hyperparameters)}
+        form = CHANGES["in [0, 1]" if view.unit_interval else "linear"]
+        return replace(hyperparameters, **{k: v for k, v in (SMALL | form | changes).items() if k in known})
+
+    def build(self, view: ScaledView, seed: int = 0, **changes: Any) -> GenerativeMethod:
+        """The method, untrained."""
+        return self.entry.build(view, self.settings(view, **changes), seed)
 
 
-def build(name: str, view: ScaledView, seed: int = 0, **changes: Any) -> GenerativeMethod:
-    entry = METHODS[name]
-    assert isinstance(entry, Generative)
-    return entry.build(view, settings_for(name, view, **changes), seed)
+# ------------------------------------------------------------------------------------------------ which methods are asked
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`subject` goes through the generative methods, `closed_form` through the closed-form ones, `entry` through all."""
+    typed = metafunc.config.getoption("--method", None)
+    chosen = [named(typed)] if typed else [*((e, OTHERWISE.get(name, {})) for name, e in METHODS.items()), example()]
+    subjects = [Subject(entry, **otherwise) for entry, otherwise in chosen if isinstance(entry, Generative)]
+    entries = [entry for entry, _ in chosen]
+    for argument, values in {
+        "subject": {s.entry.name: s for s in subjects},
+        "closed_form": {e.name: e.hyperparameters for e in entries if isinstance(e, ClosedForm)},
+        "entry": {e.name: e for e in entries},
+    }.items():
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, list(values.values()), ids=list(values), scope="module")
+
+
+def example() -> tuple[Generative | ClosedForm, dict[str, Any]]:
+    """The entry of the how-to's example, which is not installed, and what it states."""
+    if (module := sys.modules.get("the_example")) is None:
+        spec = importlib.util.spec_from_file_location("the_example", EXAMPLE)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules["the_example"] = importlib.util.module_from_spec(spec)  # dataclasses look there
+        spec.loader.exec_module(module)
+    return module.ENTRY, module.CONTRACT
+
+
+def named(typed: str) -> tuple[Generative | ClosedForm, dict[str, Any]]:
+    """The entry that was named on the command line and what its module states of it."""
+    if typed in METHODS:
+        return METHODS[typed], OTHERWISE.get(typed, {})
+    try:
+        if ":" not in typed:
+            find_method(typed)
+            typed = declared()[typed][0].value
+        module, _, attribute = typed.partition(":")
+        entry = getattr(import_module(module), attribute)
+    except (SettingsError, ModuleNotFoundError, AttributeError) as error:
+        raise pytest.Collector.CollectError(f"--method {typed}: {error}") from error
+    if not isinstance(entry, Generative | ClosedForm):
+        raise pytest.Collector.CollectError(f"--method {typed} is a {type(entry).__name__}, not a Generative or a ClosedForm")
+    return entry, getattr(sys.modules[module], "CONTRACT", {})
+
+
+# ----------------------------------------------------------------------------------------------------------------- helpers
 
 
 class Rows:
@@ -100,15 +170,10 @@ def view(request: pytest.FixtureRequest, small_world: World) -> ScaledView:
     return small_world(unit_interval=request.param == "in [0, 1]")
 
 
-@pytest.fixture(params=GENERATIVE, scope="module")
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def trained(name: str, view: ScaledView) -> GenerativeMethod:
+def trained(subject: Subject, view: ScaledView) -> GenerativeMethod:
     """200 steps by the training loop itself, which stops at the first loss that is not finite."""
-    method = build(name, view)
+    method = subject.build(view)
     looked: list[float] = []
     train(method, view, 200, seed=0, on_progress=lambda progress: looked.extend(progress.losses.values()))
     assert len(looked) >= 20
@@ -118,8 +183,8 @@ def trained(name: str, view: ScaledView) -> GenerativeMethod:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def test_a_step_returns_scalars_without_graph(name: str, view: ScaledView) -> None:
-    for log in advance(build(name, view), Rows(view), range(4)):
+def test_a_step_returns_scalars_without_graph(subject: Subject, view: ScaledView) -> None:
+    for log in advance(subject.build(view), Rows(view), range(4)):
         assert log
         for term, value in log.items():
             assert value.shape == (), term
@@ -127,14 +192,10 @@ def test_a_step_returns_scalars_without_graph(name: str, view: ScaledView) -> No
             assert value.isfinite(), term
 
 
-def test_the_schedule_is_that_of_the_method_that_is_built(name: str, view: ScaledView) -> None:
-    entry = METHODS[name]
-    assert isinstance(entry, Generative)
+def test_the_schedule_is_that_of_the_method_that_is_built(subject: Subject, view: ScaledView) -> None:
     for changes in ({}, {"feedback_loops": 1, "batch_size": 7}):
-        settings = settings_for(name, view, **changes)
-        assert isinstance(settings, entry.hyperparameters)
-        method = entry.build(view, settings, 0)
-        assert entry.schedule(settings) == Schedule(method.batch_size, method.loops)
+        method = subject.build(view, **changes)
+        assert subject.entry.schedule(subject.settings(view, **changes)) == Schedule(method.batch_size, method.loops)
 
 
 def test_200_steps_stay_finite(trained: GenerativeMethod) -> None:
@@ -142,25 +203,25 @@ def test_200_steps_stay_finite(trained: GenerativeMethod) -> None:
         assert value.isfinite().all(), entry
 
 
-def test_every_parameter_learns(name: str, view: ScaledView) -> None:
+def test_every_parameter_learns(subject: Subject, view: ScaledView) -> None:
     """From some step of an epoch, through all its loops."""
-    method = build(name, view)
+    method = subject.build(view)
     before = networks(method)
     advance(method, Rows(view), range(2 * method.loops))
     same = {entry for entry, value in networks(method).items() if torch.equal(value, before[entry])}
-    assert same == set(NEVER_CHANGES.get(name, {})) & before.keys()
+    assert same == subject.never_changes.keys() & before.keys()
 
 
-def test_training_writes_to_none_of_its_data(name: str, view: ScaledView) -> None:
+def test_training_writes_to_none_of_its_data(subject: Subject, view: ScaledView) -> None:
     versions = [t._version for t in (view.features, view.labels, view.embeddings, view.seen, view.unseen)]
-    method = build(name, view)
+    method = subject.build(view)
     advance(method, Rows(view), range(4))
     method.represent(method.sample(view.unseen, streams(view)))
     assert [t._version for t in (view.features, view.labels, view.embeddings, view.seen, view.unseen)] == versions
 
 
-def test_eight_samples_are_learnt_by_heart(name: str, view: ScaledView) -> None:
-    """The reconstruction falls below a fifth of its start, and every synthetic sample is nearest its own class's mean.
+def test_eight_samples_are_learnt_by_heart(subject: Subject, view: ScaledView) -> None:
+    """The reconstruction, if there is one, falls below a fifth of its start, and every sample is nearest its own class's mean.
 
     (What is left of a Bernoulli reconstruction is mostly the entropy of its targets, so that is taken off.)
     """
@@ -168,11 +229,13 @@ def test_eight_samples_are_learnt_by_heart(name: str, view: ScaledView) -> None:
     labels = view.labels[chosen]
     eight = replace(view, features=view.features[chosen], labels=labels, seen=labels.unique())
     assert len(eight.seen) == 4
-    method = build(name, eight, **FAST, **HEART)
-    x = eight.features.double()
-    entropy = -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).sum(dim=1).mean() if view.unit_interval else torch.tensor(0.0)
-    losses = [float(log[RECONSTRUCTION[name]] - entropy) for log in advance(method, Rows(eight), range(300))]
-    assert sum(losses[-10:]) / 10 < losses[0] / 5
+    method = subject.build(eight, **{**BY_HEART, **subject.by_heart})
+    logs = advance(method, Rows(eight), range(300))
+    if subject.reconstruction:
+        x = eight.features.double()
+        entropy = -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).sum(dim=1).mean() if view.unit_interval else 0.0
+        losses = [float(log[subject.reconstruction] - entropy) for log in logs]
+        assert sum(losses[-10:]) / 10 < losses[0] / 5
     ids = eight.seen.repeat_interleave(25)
     means = torch.stack([eight.features[labels == k].mean(dim=0) for k in eight.seen])
     nearest = eight.seen[torch.cdist(method.sample(ids, streams(eight)), means).argmin(dim=1)]
@@ -204,7 +267,7 @@ def test_samples_follow_seed_and_class_name(trained: GenerativeMethod, view: Sca
     assert not torch.isclose(made, trained.sample(ids, streams(renamed, seed=1))).all(dim=1).any()
 
 
-def test_other_classes_may_come_go_and_move(name: str, trained: GenerativeMethod, view: ScaledView) -> None:
+def test_other_classes_may_come_go_and_move(subject: Subject, trained: GenerativeMethod, view: ScaledView) -> None:
     """A class is known by its name: its samples do not depend on which others there are, nor in what order."""
     ids = view.unseen.repeat_interleave(5)
     expected = trained.sample(ids, streams(view))
@@ -221,7 +284,7 @@ def test_other_classes_may_come_go_and_move(name: str, trained: GenerativeMethod
             seen=seen,
             unseen=torch.tensor(sorted(place[k] for k in view.unseen.tolist() if k in place)),
         )
-        method = build(name, moved)
+        method = subject.build(moved)
         method.load_state(copied(trained.state()))
         made = method.sample(torch.tensor([place[k] for k in asked for _ in range(5)]), streams(moved))
         return dict(zip(asked, made.split(5), strict=True))
@@ -250,10 +313,10 @@ def test_rows_are_represented_one_by_one(trained: GenerativeMethod, view: Scaled
     assert trained.represent(view.features[:0]).shape == (0, together.shape[1])
 
 
-def test_representation_knows_no_labels(name: str, trained: GenerativeMethod, view: ScaledView) -> None:
+def test_representation_knows_no_labels(subject: Subject, trained: GenerativeMethod, view: ScaledView) -> None:
     """It is the same in a world whose rows carry other labels and whose classes other embeddings."""
     other_world = replace(view, labels=view.labels.flip(0), embeddings=view.embeddings.flip(0))
-    other = build(name, other_world)
+    other = subject.build(other_world)
     other.load_state(copied(trained.state()))
     assert torch.equal(other.represent(view.features), trained.represent(view.features))
 
@@ -261,8 +324,8 @@ def test_representation_knows_no_labels(name: str, trained: GenerativeMethod, vi
 # ------------------------------------------------------------------------------------------------------- seeds and state
 
 
-def test_same_seed_same_bits_other_seed_other_bits(name: str, view: ScaledView) -> None:
-    methods = [build(name, view, seed) for seed in (1, 1, 2)]
+def test_same_seed_same_bits_other_seed_other_bits(subject: Subject, view: ScaledView) -> None:
+    methods = [subject.build(view, seed) for seed in (1, 1, 2)]
     logs = [advance(method, Rows(view), range(4)) for method in methods]
     one, same, other = (copied(method.state()) for method in methods)
     assert differing(one, same) == []
@@ -271,16 +334,16 @@ def test_same_seed_same_bits_other_seed_other_bits(name: str, view: ScaledView) 
     assert set(weights) <= set(differing(one, other))
 
 
-def test_state_continues_bit_for_bit(name: str, view: ScaledView) -> None:
+def test_state_continues_bit_for_bit(subject: Subject, view: ScaledView) -> None:
     """Saved anywhere in an epoch, loaded into a method of another seed, in whatever order the entries come."""
     for saved_after in (1, 2, 3):
-        method, draw = build(name, view, seed=1), Rows(view)
+        method, draw = subject.build(view, seed=1), Rows(view)
         advance(method, draw, range(saved_after))
         kept = {entry: value.clone() for entry, value in sorted(method.state().items(), reverse=True)}
         position = draw.generator.get_state()
         expected_logs = advance(method, draw, range(saved_after, 6))
 
-        again, draw_again = build(name, view, seed=2), Rows(view)
+        again, draw_again = subject.build(view, seed=2), Rows(view)
         advance(again, draw_again, range(2))
         untouched = copied(kept)
         again.load_state(kept)
@@ -292,17 +355,19 @@ def test_state_continues_bit_for_bit(name: str, view: ScaledView) -> None:
         assert torch.equal(method.sample(view.unseen, streams(view)), again.sample(view.unseen, streams(view)))
 
 
-def test_networks_alone_are_enough_to_sample_and_represent(name: str, trained: GenerativeMethod, view: ScaledView) -> None:
+def test_networks_alone_are_enough_to_sample_and_represent(
+    subject: Subject, trained: GenerativeMethod, view: ScaledView
+) -> None:
     """An evaluation loads no optimiser."""
-    other = build(name, view, seed=5)
+    other = subject.build(view, seed=5)
     other.load_state({k: v.clone() for k, v in trained.state().items() if k.startswith("network.")})
     ids = view.unseen.repeat_interleave(3)
     assert torch.equal(other.sample(ids, streams(view)), trained.sample(ids, streams(view)))
     assert torch.equal(other.represent(view.features), trained.represent(view.features))
 
 
-def test_synthesis_leaves_training_as_it_is(name: str, view: ScaledView) -> None:
-    quiet, asked = build(name, view), build(name, view)
+def test_synthesis_leaves_training_as_it_is(subject: Subject, view: ScaledView) -> None:
+    quiet, asked = subject.build(view), subject.build(view)
     draws = Rows(view), Rows(view)
     for step in range(4):
         advance(quiet, draws[0], range(step, step + 1))
@@ -311,33 +376,13 @@ def test_synthesis_leaves_training_as_it_is(name: str, view: ScaledView) -> None
     assert differing(copied(quiet.state()), copied(asked.state())) == []
 
 
-def test_optimisers_of_many_parameters_survive_two_round_trips() -> None:
-    """Files list entries by name, "10" before "2"; the numbers, not the places, say which parameter is meant."""
-
-    def optimiser() -> tuple[list[Tensor], torch.optim.Optimizer]:
-        parameters = [torch.full((2,), float(k)) for k in range(13)]
-        return parameters, torch.optim.Adam(parameters, 0.1)
-
-    parameters, first = optimiser()
-    for k, parameter in enumerate(parameters):
-        parameter.grad = torch.full((2,), k + 1.0)
-    first.step()
-    state = dict(optimiser_state({"net": first}))
-    for _ in range(2):
-        _, other = optimiser()
-        load_optimiser_state({"net": other}, dict(sorted(state.items())))
-        again = dict(optimiser_state({"net": other}))
-        assert differing(state, again) == []
-        state = again
-
-
 # ------------------------------------------------------------------------------------------------------------- no leaks
 
 
-def test_unseen_embeddings_train_nothing_unless_declared(name: str, view: ScaledView) -> None:
+def test_unseen_embeddings_train_nothing_unless_declared(subject: Subject, view: ScaledView) -> None:
     embeddings = view.embeddings.clone()
     embeddings[view.unseen] = -embeddings[view.unseen].roll(1, dims=1)
-    methods = [build(name, v) for v in (view, replace(view, embeddings=embeddings))]
+    methods = [subject.build(v) for v in (view, replace(view, embeddings=embeddings))]
     for method in methods:
         advance(method, Rows(view), range(6))
     changed = differing(*(copied(method.state()) for method in methods))
@@ -346,9 +391,9 @@ def test_unseen_embeddings_train_nothing_unless_declared(name: str, view: Scaled
     assert not torch.isclose(*made).all(dim=1).any(), "yet synthesis follows them"
 
 
-def test_unseen_classes_may_be_fewer_in_training(name: str, view: ScaledView) -> None:
+def test_unseen_classes_may_be_fewer_in_training(subject: Subject, view: ScaledView) -> None:
     """Which classes are unseen, and how many, is not known to training unless declared."""
-    methods = [build(name, v) for v in (view, replace(view, unseen=view.unseen[:1]))]
+    methods = [subject.build(v) for v in (view, replace(view, unseen=view.unseen[:1]))]
     if methods[0].uses_unseen_embeddings:
         pytest.skip("declared: training looks at the unseen classes")
     for method in methods:
@@ -359,15 +404,8 @@ def test_unseen_classes_may_be_fewer_in_training(name: str, view: ScaledView) ->
 # --------------------------------------------------------------------------------------------------- closed-form methods
 
 
-def solver(name: str) -> Any:
-    entry = METHODS[name]
-    assert isinstance(entry, ClosedForm)
-    return entry.hyperparameters()
-
-
-@pytest.mark.parametrize("name", CLOSED_FORM)
-def test_scores_have_their_shape_and_recognise_training_rows(name: str, view: ScaledView) -> None:
-    fitted = solver(name).fit(view)
+def test_scores_have_their_shape_and_recognise_training_rows(closed_form: Solver, view: ScaledView) -> None:
+    fitted = closed_form().fit(view)
     scores = fitted(view.features)
     assert scores.shape == (60, 16)
     assert scores.dtype == torch.float32
@@ -375,35 +413,32 @@ def test_scores_have_their_shape_and_recognise_training_rows(name: str, view: Sc
     among_seen = view.seen[scores[:, view.seen].argmax(dim=1)]
     # A bilinear map of 24 × 8 weights may miss some of 12 classes' rows; chance is 8 per cent.
     assert (among_seen == view.labels).float().mean() > 0.6
-    again = solver(name).fit(view)
+    again = closed_form().fit(view)
     assert torch.equal(again.weight, fitted.weight)
     assert torch.equal(again.bias, fitted.bias)
 
 
-@pytest.mark.parametrize("name", CLOSED_FORM)
-def test_scores_transfer_to_unseen_classes(name: str, view: ScaledView, small_world: World) -> None:
+def test_scores_transfer_to_unseen_classes(closed_form: Solver, view: ScaledView, small_world: World) -> None:
     """Class means are linear in the embeddings here, so unseen rows must be recognised better than by chance (25 %)."""
     everything = small_world(view.unit_interval, unseen_rows=True)
     embeddings = F.normalize(view.embeddings - view.embeddings[view.seen].mean(dim=0), dim=1)  # as the command line does
-    fitted = solver(name).fit(replace(view, embeddings=embeddings))
+    fitted = closed_form().fit(replace(view, embeddings=embeddings))
     rows = torch.isin(everything.labels, view.unseen)
     scores = fitted(everything.features[rows])[:, view.unseen]
     assert (view.unseen[scores.argmax(dim=1)] == everything.labels[rows]).float().mean() >= 0.7
 
 
-@pytest.mark.parametrize("name", CLOSED_FORM)
-def test_scores_of_a_class_do_not_depend_on_unseen_ones(name: str, view: ScaledView) -> None:
+def test_scores_of_a_class_do_not_depend_on_unseen_ones(closed_form: Solver, view: ScaledView) -> None:
     embeddings = view.embeddings.clone()
     embeddings[view.unseen[0]] = -embeddings[view.unseen[0]]
-    one, other = (solver(name).fit(v) for v in (view, replace(view, embeddings=embeddings)))
+    one, other = (closed_form().fit(v) for v in (view, replace(view, embeddings=embeddings)))
     kept = torch.tensor([k for k in range(16) if k != int(view.unseen[0])])
     assert torch.equal(one.weight[kept], other.weight[kept])
     assert torch.equal(one.bias[kept], other.bias[kept])
     assert not torch.allclose(one.weight[view.unseen[0]], other.weight[view.unseen[0]])
 
 
-@pytest.mark.parametrize("name", CLOSED_FORM)
-def test_order_of_rows_and_classes_is_no_part_of_a_solution(name: str, view: ScaledView) -> None:
+def test_order_of_rows_and_classes_is_no_part_of_a_solution(closed_form: Solver, view: ScaledView) -> None:
     backwards = replace(
         view,
         features=view.features.flip(0),
@@ -413,92 +448,56 @@ def test_order_of_rows_and_classes_is_no_part_of_a_solution(name: str, view: Sca
         seen=(15 - view.seen).flip(0),
         unseen=(15 - view.unseen).flip(0),
     )
-    scores, turned = (solver(name).fit(v)(view.features) for v in (view, backwards))
+    scores, turned = (closed_form().fit(v)(view.features) for v in (view, backwards))
     torch.testing.assert_close(scores, turned.flip(1), rtol=1e-4, atol=1e-4 * float(scores.abs().max()))
 
 
-@pytest.mark.parametrize("name", CLOSED_FORM)
-def test_what_blind_tries_is_valid(name: str, view: ScaledView) -> None:
-    entry = METHODS[name]
-    assert isinstance(entry, ClosedForm)
-    kind = entry.hyperparameters
-    assert 1 <= len(kind.SCALINGS) <= 3
-    assert set(kind.GRID) == {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    for setting, values in kind.GRID.items():
+def test_what_blind_tries_is_valid(closed_form: Solver, view: ScaledView) -> None:
+    assert 1 <= len(closed_form.SCALINGS) <= 3
+    assert set(closed_form.GRID) == {f.name for f in fields(closed_form)}
+    for setting, values in closed_form.GRID.items():
         assert all(low < high for low, high in pairwise(values))
         for value in values:
-            assert kind(**{setting: value}).fit(view).weight.isfinite().all()
+            assert closed_form(**{setting: value}).fit(view).weight.isfinite().all()
 
 
-# ----------------------------------------------------------------------------------------------------- names and settings
+# ----------------------------------------------------------------------------------------------------- name and settings
 
 
-def test_methods_are_found_by_the_name_they_are_entered_under() -> None:
-    for name, entry in METHODS.items():
-        assert entry.name == name
-        assert find_method(name) is entry
-        assert entry.title
-    with pytest.raises(SettingsError, match=r"'tfvaegann'.*eszsl.*tfvaegan"):
-        find_method("tfvaegann")
+def test_it_has_a_name_of_its_own_and_a_title(entry: Generative | ClosedForm) -> None:
+    assert NAME.fullmatch(entry.name)
+    assert METHODS.get(entry.name, entry) is entry
+    assert entry.title
 
 
-@pytest.mark.parametrize("name", GENERATIVE)
-def test_presets_and_scalings_are_complete(name: str) -> None:
-    entry = METHODS[name]
-    assert isinstance(entry, Generative)
+def test_settings_can_be_typed_and_kept_in_files(entry: Generative | ClosedForm) -> None:
+    """So they are numbers, strings and booleans, and none has the name of a recipe's that is used beside them."""
+    if isinstance(entry, Generative):
+        hyperparameters, recipe = entry.default(100, 512, 16)
+        used = vars(recipe).keys()
+    else:
+        hyperparameters, recipe = entry.hyperparameters(), Recipe()
+        used = {"scaling", "centred", "gamma"}
+    assert type(hyperparameters) is entry.hyperparameters
+    assert vars(hyperparameters).keys().isdisjoint(used)
+    assert entry.hyperparameters(**json.loads(json.dumps(vars(hyperparameters)))) == hyperparameters
+    typed = {name: str(value) for name, value in vars(hyperparameters).items()}
+    assert with_settings(hyperparameters, recipe, typed) == (hyperparameters, recipe)
+
+
+def test_presets_and_scalings_are_complete(subject: Subject) -> None:
+    entry = subject.entry
     assert 1 <= len(entry.scalings) <= 3
-    kind = type(entry.default(100, 512, 16)[0])
-    for hyperparameters, recipe in entry.presets.values():
-        assert type(hyperparameters) is kind
+    for hyperparameters, recipe in (entry.default(100, 512, 16), *entry.presets.values()):
+        assert type(hyperparameters) is entry.hyperparameters
         assert recipe.steps or recipe.epochs
-        assert recipe.synthetic
+        assert recipe.synthetic or recipe.synthetic_ratio
 
 
-@pytest.mark.parametrize("name", GENERATIVE)
-def test_settings_reach_their_owner(name: str) -> None:
-    entry = METHODS[name]
-    assert isinstance(entry, Generative)
-    hyperparameters, recipe = entry.default(100, 512, 16)
-    changed, changed_recipe = with_settings(
-        hyperparameters, recipe, {"batch_size": "7", "steps": "12", "centred": "False", "classifier_lr": "1e-2"}
-    )
-    assert changed == replace(hyperparameters, batch_size=7)
-    assert changed_recipe == replace(recipe, steps=12, centred=False, classifier_lr=0.01)
-
-
-@pytest.mark.parametrize(("named", "overriding"), [("epochs", "steps"), ("synthetic_ratio", "synthetic")])
-def test_a_setting_is_not_idle_beside_the_one_that_goes_before_it(named: str, overriding: str) -> None:
-    hyperparameters, recipe = tfvaegan.default(100, 512, 16)
-    recipe = replace(recipe, steps=400, synthetic=50)
-    _, changed = with_settings(hyperparameters, recipe, {named: "3"})
-    assert (getattr(changed, named), getattr(changed, overriding)) == (3, 0)
-    _, both = with_settings(hyperparameters, recipe, {named: "3", overriding: "7"})
-    assert (getattr(both, named), getattr(both, overriding)) == (3, 7)
-
-
-def test_settings_that_need_each_other_may_come_in_any_order() -> None:
-    """TF-VAEGAN refuses beta=0 unless two others change with it."""
-    needed = {"beta": "0", "transform": "false", "feedback_loops": "1"}
-    for order in permutations(needed):
-        changed, _ = with_settings(*tfvaegan.default(100, 512, 16), {name: needed[name] for name in order})
-        assert (changed.beta, changed.transform, changed.feedback_loops) == (0, False, 1)
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "sentence"),
-    [
-        ("stepps", "3", r"no setting 'stepps'; there are .*\bsteps\b"),
-        ("steps", "many", r"steps='many' is not a whole number"),
-        ("steps", "1.5", r"steps='1.5' is not a whole number"),
-        ("classifier_lr", "fast", r"classifier_lr='fast' is not a number"),
-        ("centred", "yes", r"centred='yes' is not true or false"),
-        ("scaling", "whitend", r"whitend"),
-    ],
-)
-def test_a_wrong_setting_gets_one_sentence(setting: str, value: str, sentence: str) -> None:
-    for name in METHODS:
-        entry = METHODS[name]
-        both = entry.default(100, 512, 16) if isinstance(entry, Generative) else (entry.hyperparameters(), Recipe())
-        with pytest.raises(SettingsError, match=sentence) as caught:
-            with_settings(*both, {setting: value})
-        assert "\n" not in str(caught.value)
+def test_rows_of_an_ablation_table_can_be_built_and_leave_width_and_length_alone(subject: Subject, view: ScaledView) -> None:
+    whole, recipe = subject.entry.default(len(view.seen), view.features.shape[1], view.embeddings.shape[1])
+    for row, changes in subject.entry.ablations.items():
+        assert row
+        assert changes.keys().isdisjoint({"hidden", "batch_size", *vars(recipe)}), row
+        assert replace(whole, **changes) != whole, row
+        advance(subject.build(view, **changes), Rows(view), range(2))

@@ -203,7 +203,7 @@ def test_other_versions_on_the_machine_that_works_are_a_failure(
     quick_grid: QuickGrid, bench_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
-    monkeypatch.setattr(module, "versions", lambda: {"torch": "0"})
+    monkeypatch.setattr(module, "versions", lambda method: {"torch": "0"})
     carry_out(job, bench_folder)
     assert "install the same on all machines" in str(failure(job, bench_folder))
 

@@ -39,6 +39,7 @@ from unseen.final_classifier import ClassifierRows, classifier_rows, fit_by_epoc
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, Generative
 from unseen.methods.base import GenerativeMethod, stream_seed
+from unseen.methods.installed import supplied_by
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
 from unseen.storage import hash_of
@@ -407,7 +408,7 @@ def measure(
         "names_hash": dataset.names_fingerprint(split.name),
         "feature_extractor": dataset.provenance.feature_extractor,
         "embedding_source": dataset.provenance.embedding_source,
-        "versions": versions(),
+        "versions": versions(task.method.name),
         "device": str(task.device),
     }
     row["task_hash"] = task_hash(row)
@@ -433,7 +434,8 @@ def task_hash(row: Mapping[str, Any]) -> str:
     return hash_of({key: row[key] for key in keys})
 
 
-def versions() -> dict[str, str]:
-    """What the figures were computed with."""
+def versions(method: str = "") -> dict[str, str]:
+    """What the figures of a method are computed with; the distribution that supplies it is among it if it is not ours."""
     packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
-    return {"unseen": unseen.__version__, "python": platform.python_version(), "machine": platform.machine(), **packages}
+    ours = {"unseen": unseen.__version__, "python": platform.python_version(), "machine": platform.machine(), **packages}
+    return supplied_by(method) | ours

@@ -253,7 +253,7 @@ def _with_steps(task: Task) -> Task:
 def _description(task: Task) -> dict[str, Any]:
     description = describe(task, "", "")
     del description["source"], description["command"]
-    return description | {"dataset": task.dataset.name, "versions": versions()}
+    return description | {"dataset": task.dataset.name, "versions": versions(task.method.name)}
 
 
 def _unseen(data: Dataset, split: str) -> list[str]:

@@ -173,10 +173,10 @@ def _run(job: Job, out: Path) -> None:
 
 def _data_of(job: Job) -> Dataset:
     """The data of a job, opened once a process, and refused where they are not those that the job was made for."""
-    if versions() != job.description["versions"]:
+    if versions(job.description["method"]) != job.description["versions"]:
         raise RunError(
-            "this machine has other versions of Python or the libraries than the one that planned the benchmark; "
-            "install the same on all machines"
+            "this machine has other versions of Python, the libraries or the method's package than the one that planned the "
+            "benchmark; install the same on all machines"
         )
     source, split = job.about["source"], job.description["split"]
     data = opened(source)

@@ -1,4 +1,4 @@
-"""The methods by name, written by hand."""
+"""The methods by name: ours, written by hand, and those that other installed distributions supply."""
 
 from __future__ import annotations
 
@@ -84,14 +84,26 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
 }
 
 
-def find_method(name: str) -> Generative | ClosedForm:
-    """The method of this name.
+def all_methods() -> dict[str, Generative | ClosedForm]:
+    """Ours in the order of the table, then those of other distributions by name; warns about those that cannot be used."""
+    from unseen.methods import installed  # imports this module
 
-    Raises SettingsError, listing the names, when there is none.
+    return {**METHODS, **installed.load_all()}
+
+
+def find_method(name: str) -> Generative | ClosedForm:
+    """The method of this name, ours or another distribution's.
+
+    Raises SettingsError, listing the names, when there is none, and when a distribution's cannot be used.
     """
-    if name not in METHODS:
-        raise SettingsError(f"there is no method '{name}'; there are {', '.join(METHODS)}")
-    return METHODS[name]
+    if name in METHODS:
+        return METHODS[name]
+    from unseen.methods import installed  # imports this module
+
+    declared = installed.declared()
+    if name not in declared:
+        raise SettingsError(f"there is no method '{name}'; there are {', '.join(dict.fromkeys((*METHODS, *declared)))}")
+    return installed.load(name, declared[name])
 
 
 def with_settings(hyperparameters: Any, recipe: Recipe, settings: Mapping[str, str]) -> tuple[Any, Recipe]:

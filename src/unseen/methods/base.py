@@ -178,3 +178,8 @@ def load_optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer], state:
                 index, entry = key.removeprefix(f"{name}.").split(".")
                 remembered.setdefault(int(index), {})[entry] = value.clone()  # the optimiser would write to it
         optimiser.load_state_dict({**optimiser.state_dict(), "state": remembered})
+
+
+def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -32,6 +32,7 @@ from unseen.methods.base import (
     above_0,
     load_optimiser_state,
     optimiser_state,
+    under,
 )
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
@@ -534,9 +535,9 @@ class TFVAEGAN(nn.Module):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly where `state` was taken."""
-        self.load_state_dict(_under("network.", state))
-        load_optimiser_state(self.optimisers, _under("optimiser.", state))
-        self.streams.load_state(_under("stream.", state))
+        self.load_state_dict(under("network.", state))
+        load_optimiser_state(self.optimisers, under("optimiser.", state))
+        self.streams.load_state(under("stream.", state))
 
 
 def _initialise(module: nn.Module, generator: torch.Generator) -> None:
@@ -550,7 +551,3 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
 
 def _adam(module: nn.Module, lr: float, beta1: float = 0.5) -> torch.optim.Optimizer:
     return torch.optim.Adam(module.parameters(), lr, (beta1, 0.999), fused=True)
-
-
-def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -209,7 +209,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Run every method on every data set with every seed; go on where an earlier command stopped; one table, one page."""
-    from unseen.experiments.grid import Grid, all_methods, expand, read_grid, selection_seed
+    from unseen.experiments.grid import Grid, expand, methods_named, read_grid, selection_seed
 
     typed: dict[str, object] = {"methods": methods, "datasets": datasets, "splits": splits, "seeds": seeds}
     typed |= {"protocol": protocol, "selection": selection, "threads": threads}
@@ -218,9 +218,8 @@ def bench(
             raise SettingsError(f"{grid} says what to compare; leave out {', '.join(twice)}")
         chosen = read_grid(grid)
     else:
-        listed = _listed(methods)
         chosen = Grid(
-            methods=all_methods() if listed == ("all",) else listed,
+            methods=methods_named(_listed(methods)),
             datasets=tuple(datasets or ()),
             splits=_listed(splits),
             seeds=tuple(range(1 if seeds is None else seeds)),

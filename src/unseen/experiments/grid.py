@@ -79,9 +79,9 @@ class Grid:
             raise SettingsError(f"threads={self.threads} cannot work; give 1 or more")
 
 
-def all_methods() -> tuple[str, ...]:
-    """What `--methods all` stands for."""
-    return tuple(METHODS)
+def methods_named(names: tuple[str, ...]) -> tuple[str, ...]:
+    """These, or for `all` every method that comes with unseen: what it stands for depends on no other package."""
+    return tuple(METHODS) if names == (ALL,) else names
 
 
 def read_grid(path: Path) -> Grid:
@@ -121,7 +121,7 @@ def _grid_from(entry: dict[str, Any], beside: Path) -> Grid:
     if isinstance(seeds, bool) or (not isinstance(seeds, int) and not all(type(seed) is int for seed in seeds)):
         raise TypeError("seeds is neither a number nor a list of numbers")
     return Grid(
-        methods=all_methods() if entry.get("methods") == ALL else _texts(entry.get("methods", []), "methods"),
+        methods=methods_named(_texts(entry.get("methods", []), "methods")),
         datasets=tuple(resolved(name) for name in _texts(entry.get("datasets", []), "datasets")),
         splits={resolved(k): _texts(v, "splits") for k, v in splits.items()}
         if isinstance(splits, dict)

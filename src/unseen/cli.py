@@ -258,7 +258,7 @@ def ablate(
         threads=threads,
         ablations=True,
     )
-    _bench(expand(grid, _command()), out, engine, workers, address, threads, as_json, (method, ""))
+    _bench(expand(grid, _command()), out, engine, workers, address, threads, as_json)
 
 
 @app.command()
@@ -341,7 +341,6 @@ def _bench(
     address: str | None,
     threads: int,
     as_json: bool,
-    baseline: tuple[str, str] | None = None,
 ) -> None:
     """Work through jobs, telling how it goes, then write and print what is in the folder."""
     from unseen.experiments.bench import open_folder, refuse_other_results, work_through
@@ -376,7 +375,7 @@ def _bench(
         print(json.dumps(read_rows(out), ensure_ascii=False))
     else:
         console = Console(width=max(120, Console().width), markup=False, emoji=False, highlight=False)
-        for part in overview(out, baseline):
+        for part in overview(out):
             console.print(part, soft_wrap=isinstance(part, str))
         print(f"results: {out / 'results.csv'}")
     if failed:

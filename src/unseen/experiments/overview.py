@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from unseen.experiments import tables
 from unseen.experiments.aggregate import (
     Method,
     average_ranks,
-    label,
     ledger,
     method_of,
     overlapping_splits,
@@ -20,36 +20,31 @@ from unseen.experiments.aggregate import (
     unseen_names,
 )
 from unseen.experiments.literature import beside, why_none
-from unseen.experiments.results import read_failures, read_oracles, read_rows
+from unseen.experiments.results import Row, read_failures, read_oracles, read_rows
 
 YARDSTICK: Method = ("class-gaussian", "")
-"""What others are compared with where nothing else is named: it takes seconds, so a generative method has to beat it."""
+"""What others are compared with: it takes seconds, so a generative method has to beat it."""
 
 
-def overview(folder: Path, baseline: Method | None = None) -> Iterator[Table | str]:
-    """Means with intervals, paired differences, average ranks, the ledger, published figures, failures.
-
-    Args:
-        baseline: what the others are compared with; the whole method in an ablation.
+def overview(folder: Path) -> Iterator[Table | str]:
+    """Means with intervals, paired differences, average ranks, ablations, the ledger, published figures, failures.
 
     Raises DataError when the folder is no benchmark's, or something in it is damaged.
     """
     rows, oracles = read_rows(folder), read_oracles(folder)
     if rows:
-        together = summaries([*rows, *oracles])
+        whole = [row for row in rows if not row["variant"]]
+        together = summaries([*whole, *oracles])
         yield from tables.of_summaries(together)
         yield from tables.notes(together)
         yield from map(str, overlapping_splits(unseen_names(folder)))
-        baseline = baseline or YARDSTICK
-        if len({method_of(row) for row in rows}) > 1 and any(method_of(row) == baseline for row in rows):
-            yield from tables.of_pairs(paired_table(rows, baseline))
-        whole = [row for row in rows if not row["variant"]]
-        if len({row["method"] for row in whole}) > 1:
+        methods = {method_of(row) for row in whole}
+        if YARDSTICK in methods and len(methods) > 1:
+            yield from tables.of_pairs(paired_table(whole, YARDSTICK))
+        if len(methods) > 1:
             yield from tables.of_ranks(average_ranks(whole))
-        widths = sorted(
-            {(label(method_of(row)), row["hidden_width"], row["steps"]) for row in rows if row["steps"] is not None}
-        )
-        yield from (f"{method}: width {width or '–'}, {steps} steps" for method, width, steps in widths)
+        for method in sorted({row["method"] for row in rows if row["variant"]}):
+            yield from _ablation([row for row in rows if row["method"] == method], method)
         yield tables.of_ledger(ledger([*rows, *oracles]))
         settings = {(row["split_hash"], row["embeddings_hash"], row["feature_extractor"]): row for row in rows}.values()
         yield from tables.of_literature([published for row in settings for published in beside(row)])
@@ -57,3 +52,26 @@ def overview(folder: Path, baseline: Method | None = None) -> Iterator[Table | s
     for failed in read_failures(folder):
         names = [str(failed.get(key, "?")) for key in ("dataset", "split", "method", "protocol", "seed")]
         yield f"failed: {', '.join(names)}: {failed['sentence']}"
+
+
+def _ablation(rows: list[Row], method: str) -> Iterator[Table | str]:
+    """A method's rows beside the whole, on tasks that some of them have; the differences; width and steps."""
+
+    def task(row: Row) -> tuple[object, ...]:
+        return (*(row[key] for key in ("features_hash", "embeddings_hash", "split_hash", "protocol", "seed")),)
+
+    taken = {task(row) for row in rows if row["variant"]}
+    rows = [row for row in rows if task(row) in taken]
+    for table in tables.of_summaries(summaries(rows)):
+        table.title = Text("Ablation of ").append(table.title if isinstance(table.title, Text) else str(table.title))
+        yield table
+    if any(not row["variant"] for row in rows):
+        yield from tables.of_pairs(paired_table(rows, (method, "")))
+    lengths: dict[tuple[object, ...], set[tuple[int | None, int | None]]] = {}
+    for row in rows:
+        lengths.setdefault(task(row), set()).add((row["hidden_width"], row["steps"]))
+    equal = all(len(of_task) == 1 for of_task in lengths.values())
+    told = ", ".join(sorted({f"{width} and {steps}" for of_task in lengths.values() for width, steps in of_task}))
+    yield f"width and steps of {method}: {told}; " + (
+        "the same in all rows of a task" if equal else "NOT the same in all rows of a task, so these differences mean little"
+    )

@@ -1,0 +1,94 @@
+"""What is printed together, and what must not be mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from unseen.experiments.overview import overview
+from unseen.storage import write_json
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def printed() -> Callable[[Path], list[str]]:
+    """Tables and sentences, each as text."""
+
+    def print_all(folder: Path) -> list[str]:
+        console = Console(width=200, record=True, file=StringIO())
+        out = []
+        for part in overview(folder):
+            console.print(part, soft_wrap=isinstance(part, str))
+            out.append(console.export_text())
+            assert isinstance(part, str | Table)
+        return out
+
+    return print_all
+
+
+def figures_of(table: str) -> dict[str, list[str]]:
+    """First word of a line → the rest."""
+    return {line.split()[0]: line.split()[1:] for line in table.splitlines()[2:] if line.strip()}
+
+
+def test_an_ablation_is_measured_on_its_own_tasks(
+    row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
+) -> None:
+    """The whole method was run on two splits, its row on one: their means are over the same tasks in the ablation's table."""
+    common = {"method": "tfvaegan", "hidden_width": 8, "steps": 12}
+    rows = [
+        row(task="a", split="one", split_hash="1", H=0.5, **common),
+        row(task="b", split="two", split_hash="2", H=0.1, **common),
+        row(task="c", split="one", split_hash="1", H=0.4, variant="less", **common),
+        row(task="d", split="one", split_hash="1", H=0.2, method="class-gaussian"),
+        row(task="e", split="two", split_hash="2", H=0.2, method="class-gaussian"),
+    ]
+    parts = printed(bench(rows, {"one": ["owl"], "two": ["cat"]}))
+    main, ablation = parts[0], next(part for part in parts if part.startswith("Ablation of"))
+    place = main.splitlines()[1].split().index("H") - 1
+    assert "less" not in main
+    assert figures_of(main)["tfvaegan"][place] == "30.0"
+    lines = [line.split() for line in ablation.splitlines()[2:] if line.strip()]
+    assert [line[0] for line in lines] == ["tfvaegan", "tfvaegan,"]
+    assert lines[0][1 + place] == "50.0"
+    assert lines[1][2 + place] == "40.0"
+    difference = next(part for part in parts if "minus that of tfvaegan" in part)
+    assert "-10.0" in difference
+    assert any("width and steps of tfvaegan: 8 and 12; the same in all rows of a task" in part for part in parts)
+    assert not any("less" in part for part in parts if "Average rank" in part)
+
+
+def test_unequal_steps_in_an_ablation_are_said(
+    row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
+) -> None:
+    rows = [row(task="a", method="tfvaegan", steps=12), row(task="b", method="tfvaegan", variant="less", steps=6)]
+    assert any("NOT the same in all rows" in part for part in printed(bench(rows, {"main": ["owl"]})))
+
+
+def test_an_oracle_stands_beside_the_results_and_in_the_ledger_but_in_no_comparison(
+    row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
+) -> None:
+    rows = [row(task="a", method="tfvaegan", H=0.5), row(task="b", method="class-gaussian", H=0.4)]
+    folder = bench(rows, {"main": ["owl"]})
+    oracle = {**rows[0], "method": "oracle (tfvaegan)", "H": 0.9, "AUSUC": None, "test_used_for_training": True}
+    write_json(folder / "tasks" / "a" / "oracle.json", oracle)
+    parts = printed(folder)
+    assert "oracle (tfvaegan)" in parts[0]
+    for part in parts:
+        if "minus" in part or "Average rank" in part:
+            assert "oracle" not in part
+    assert "oracle (tfvaegan): 1" in next(part for part in parts if "How often test rows were scored" in part)
+
+
+def test_a_failure_is_named(row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]) -> None:
+    folder = bench([row(task="a")], {"main": ["owl"]})
+    known = {"dataset": "toy", "split": "first", "method": "x", "protocol": "blind", "seed": 3, "sentence": "[red]too bad"}
+    write_json(folder / "tasks" / "b" / "failure.json", known)
+    assert any("failed: toy, first, x, blind, 3: " in part for part in printed(folder))

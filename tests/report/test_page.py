@@ -16,7 +16,7 @@ from demo_page import HOSTILE, demo_page, hostile_page
 
 from unseen.errors import DataError, MissingDependency
 from unseen.report import render
-from unseen.report.page import _safe_json, number, percent, plain
+from unseen.report.rendering import number, percent, plain, safe_json
 
 SECTIONS = ["classes", "results", "curves", "pictures", "plane", "mistakes", "per-class", "sources", "command"]
 
@@ -122,11 +122,11 @@ def test_hostile_names_change_no_element() -> None:
 
 def test_json_of_a_figure_cannot_end_its_script_element() -> None:
     figure = {"text": "</script><!-- <script> & \u2028 'quoted' \"", "numbers": [1.5, None]}
-    text = _safe_json(figure)
+    text = safe_json(figure)
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == figure
     with pytest.raises(ValueError, match="JSON compliant"):
-        _safe_json(float("nan"))
+        safe_json(float("nan"))
 
 
 def test_no_control_character_and_no_half_surrogate_reaches_the_page() -> None:

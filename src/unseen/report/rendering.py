@@ -28,7 +28,8 @@ def render_template(template: str, styles: Sequence[str], scripts: Sequence[str]
     Args:
         template: its file; it extends `base.html.j2`.
         styles: files of CSS in this folder, in order.
-        scripts: files of JavaScript in this folder; "plotly" is plotly's own. They stand at the end of the page, in order.
+        scripts: files of JavaScript in this folder, at the end of the page, in order; "plotly" is plotly's own, which lies
+            there as text until `page.js` needs it.
         values: what the template shows.
 
     Raises:
@@ -56,7 +57,7 @@ def render_template(template: str, styles: Sequence[str], scripts: Sequence[str]
     code = [get_plotlyjs() if name == "plotly" else (HERE / name).read_text("utf-8") for name in scripts]
     return environment.get_template(template).render(
         style=Markup("".join((HERE / name).read_text("utf-8") for name in styles)),
-        scripts=[Markup(script) for script in code],
+        scripts=[(name, Markup(script)) for name, script in zip(scripts, code, strict=True)],
         policy=_policy(*code),
         **values,
     )

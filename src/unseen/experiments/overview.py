@@ -67,9 +67,9 @@ def _ablation(rows: list[Row], method: str) -> Iterator[Table | str]:
         yield table
     if any(not row["variant"] for row in rows):
         yield from tables.of_pairs(paired_table(rows, (method, "")))
-    lengths: dict[tuple[object, ...], set[tuple[int | None, int | None]]] = {}
+    lengths: dict[tuple[object, ...], set[tuple[str, str]]] = {}
     for row in rows:
-        lengths.setdefault(task(row), set()).add((row["hidden_width"], row["steps"]))
+        lengths.setdefault(task(row), set()).add((str(row.get("hidden_width")), str(row.get("steps"))))
     equal = all(len(of_task) == 1 for of_task in lengths.values())
     told = ", ".join(sorted({f"{width} and {steps}" for of_task in lengths.values() for width, steps in of_task}))
     yield f"width and steps of {method}: {told}; " + (

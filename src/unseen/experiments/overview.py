@@ -40,9 +40,9 @@ def overview(folder: Path) -> Iterator[Table | str]:
         yield from map(str, overlapping_splits(unseen_names(folder)))
         methods = {method_of(row) for row in whole}
         if YARDSTICK in methods and len(methods) > 1:
-            yield from tables.of_pairs(paired_table(whole, YARDSTICK))
+            yield from tables.of_pairs([pair for pair in paired_table(whole, YARDSTICK) if pair.pairs])
         if len(methods) > 1:
-            yield from tables.of_ranks(average_ranks(whole))
+            yield from tables.of_ranks([ranks for ranks in average_ranks(whole) if len(ranks.average) > 1])
         for method in sorted({row["method"] for row in rows if row["variant"]}):
             yield from _ablation([row for row in rows if row["method"] == method], method)
         yield tables.of_ledger(ledger([*rows, *oracles]))

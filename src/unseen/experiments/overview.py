@@ -40,9 +40,9 @@ def overview(folder: Path) -> Iterator[Table | str]:
         yield from map(str, overlapping_splits(unseen_names(folder)))
         methods = {method_of(row) for row in whole}
         if YARDSTICK in methods and len(methods) > 1:
-            yield from tables.of_pairs(paired_table(whole, YARDSTICK))
+            yield from tables.of_pairs([pair for pair in paired_table(whole, YARDSTICK) if pair.pairs])
         if len(methods) > 1:
-            yield from tables.of_ranks(average_ranks(whole))
+            yield from tables.of_ranks([ranks for ranks in average_ranks(whole) if len(ranks.average) > 1])
         for method in sorted({row["method"] for row in rows if row["variant"]}):
             yield from _ablation([row for row in rows if row["method"] == method], method)
         yield tables.of_ledger(ledger([*rows, *oracles]))
@@ -67,9 +67,9 @@ def _ablation(rows: list[Row], method: str) -> Iterator[Table | str]:
         yield table
     if any(not row["variant"] for row in rows):
         yield from tables.of_pairs(paired_table(rows, (method, "")))
-    lengths: dict[tuple[object, ...], set[tuple[int | None, int | None]]] = {}
+    lengths: dict[tuple[object, ...], set[tuple[str, str]]] = {}
     for row in rows:
-        lengths.setdefault(task(row), set()).add((row["hidden_width"], row["steps"]))
+        lengths.setdefault(task(row), set()).add((str(row.get("hidden_width")), str(row.get("steps"))))
     equal = all(len(of_task) == 1 for of_task in lengths.values())
     told = ", ".join(sorted({f"{width} and {steps}" for of_task in lengths.values() for width, steps in of_task}))
     yield f"width and steps of {method}: {told}; " + (

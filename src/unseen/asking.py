@@ -74,7 +74,7 @@ def build_task(
     if settings:
         hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
         _refuse_idle(method, protocol, settings)
-        settings_from = f"user ({', '.join(settings)}), else {settings_from}"
+        settings_from = f"user ({', '.join(sorted(settings))}), else {settings_from}"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Task(data, split, method, hyperparameters, recipe, settings_from, chosen_protocol, seed, selection, device)
 

@@ -296,6 +296,7 @@ def ablate(
     seeds: Annotated[int, typer.Option(help="How many, from 0.")] = 1,
     protocol: Annotated[str, typer.Option(help="blind or fixed.")] = "blind",
     settings: Settings = None,
+    preset: Annotated[str | None, typer.Option(help="A published preset by name (cub), or a preset file.")] = None,
     threads: Threads = 1,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything; go on there.")] = Path("runs/ablation"),
     engine: EngineName = "local",
@@ -313,6 +314,7 @@ def ablate(
         seeds=tuple(range(seeds)),
         protocols=(protocol,),
         settings={method: dict(_pairs(settings or []))},
+        presets={} if preset is None else {method: preset},
         threads=threads,
         ablations=True,
     )

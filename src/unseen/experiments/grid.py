@@ -202,7 +202,7 @@ def expand(grid: Grid, command: str) -> tuple[Job, ...]:
 def _ablations_of(name: str) -> Mapping[str, Mapping[str, Any]]:
     method = find_method(name)
     if isinstance(method, ClosedForm) or not method.ablations:
-        raise SettingsError(f"method '{name}' declares no ablations; leave it out")
+        raise SettingsError(f"method '{name}' declares no ablations, so there is nothing to take from it; name one that does")
     return method.ablations
 
 

@@ -74,7 +74,9 @@ class Job:
     def __str__(self) -> str:
         words = [self.description["dataset"], self.description["split"], self.description["method"]]
         words += [self.variant] if self.variant else []
-        return ", ".join([*words, "choice on folds" if self.kind == "choose" else f"seed {self.description['seed']}"])
+        if self.kind == "choose":
+            return ", ".join([*words, "choice on folds"])
+        return ", ".join([*words, self.description["protocol"], f"seed {self.description['seed']}"])
 
 
 def carry_out(job: Job, out: Path) -> bool:

@@ -238,7 +238,8 @@ def _compared(line: Line, lines: Sequence[Line], rows: Sequence[Row]) -> Line:
 
 
 def _may_be_best(line: Line) -> bool:
-    return not (line.transductive or line.summary.test_used_for_selection)
+    elsewhere = any("folds of another split" in words for words in line.settings_from)  # whose rows may be tested here
+    return not (line.transductive or line.summary.test_used_for_selection or elsewhere)
 
 
 def _title(lines: Sequence[Line]) -> str:

@@ -51,16 +51,7 @@ VAE_GAN: dict[str, Any] = {
     "reconstruction": "vae",
     "never_changes": {"network.critic.score.bias": "it cancels between real and fake"},
 }
-OTHERWISE: dict[str, dict[str, Any]] = {
-    "fvaegan": VAE_GAN,
-    "tfvaegan": VAE_GAN,
-    "dfca": {
-        "reconstruction": "visual",
-        "bernoulli": False,
-        "never_changes": {"network.mapping.anchors": "they are embeddings of classes"},
-        "beyond_unit_interval": "an affine flow has no bounds, and the released code clips nothing",
-    },
-}
+OTHERWISE: dict[str, dict[str, Any]] = {"fvaegan": VAE_GAN, "tfvaegan": VAE_GAN}
 
 
 @dataclass(frozen=True)
@@ -70,17 +61,13 @@ class Subject:
     Args:
         entry: of the table of methods, or of another distribution.
         reconstruction: the logged term that says how well training rows are reconstructed; nothing if there is none.
-        bernoulli: of features in [0, 1] it is a Bernoulli's, rather than a square.
         never_changes: entry of the state → why no training changes it.
-        beyond_unit_interval: why samples of features in [0, 1] may leave it; nothing if they may not.
         by_heart: further settings with which it learns eight samples by heart within 300 steps.
     """
 
     entry: Generative
     reconstruction: str = ""
-    bernoulli: bool = True
     never_changes: Mapping[str, str] = field(default_factory=dict)
-    beyond_unit_interval: str = ""
     by_heart: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, view: ScaledView, **changes: Any) -> Any:
@@ -245,8 +232,8 @@ def test_eight_samples_are_learnt_by_heart(subject: Subject, view: ScaledView) -
     method = subject.build(eight, **{**BY_HEART, **subject.by_heart})
     logs = advance(method, Rows(eight), range(300))
     if subject.reconstruction:
-        x, bernoulli = eight.features.double(), view.unit_interval and subject.bernoulli
-        entropy = -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).sum(dim=1).mean() if bernoulli else 0.0
+        x = eight.features.double()
+        entropy = -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).sum(dim=1).mean() if view.unit_interval else 0.0
         losses = [float(log[subject.reconstruction] - entropy) for log in logs]
         assert sum(losses[-10:]) / 10 < losses[0] / 5
     ids = eight.seen.repeat_interleave(25)
@@ -258,7 +245,7 @@ def test_eight_samples_are_learnt_by_heart(subject: Subject, view: ScaledView) -
 # ------------------------------------------------------------------------------------------------- samples, representation
 
 
-def test_samples_have_their_count_length_type_and_place(subject: Subject, trained: GenerativeMethod, view: ScaledView) -> None:
+def test_samples_have_their_count_length_type_and_place(trained: GenerativeMethod, view: ScaledView) -> None:
     ids = torch.tensor([14, 2, 2, 9, 0])  # seen classes can be synthesised too
     made = trained.sample(ids, streams(view))
     assert made.shape == (5, 24)
@@ -266,7 +253,7 @@ def test_samples_have_their_count_length_type_and_place(subject: Subject, traine
     assert made.device == view.device
     assert not made.requires_grad
     assert not torch.equal(made[1], made[2]), "two samples of one class differ"
-    if view.unit_interval and not subject.beyond_unit_interval:
+    if view.unit_interval:
         assert ((made >= 0) & (made <= 1)).all()
     assert trained.sample(ids[:0], streams(view)).shape == (0, 24)
 

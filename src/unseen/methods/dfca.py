@@ -31,9 +31,12 @@ from torch import Tensor, nn
 
 from unseen.errors import RunError, SettingsError
 from unseen.methods.base import (
+    Choices,
     ClassStreams,
     Clock,
     Draw,
+    Floats,
+    Range,
     Streams,
     above_0,
     load_optimiser_state,
@@ -149,6 +152,23 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "+ condition alignment alone": {"lambda_cls": 0.0, "lambda_v": 0.0},
 }
 """Row of an ablation table → what it changes; the method as it is has all three."""
+
+
+SEARCH: Mapping[str, Range] = {
+    # Every published value lies inside, 0 apart. Widths, blocks and batch say what a step may cost; the decay of the learning
+    # rate follows the length of a training.
+    "lr": Floats(1e-4, 5e-3, log=True),
+    "aid_lr": Floats(1e-4, 1e-2, log=True),
+    "weight_decay": Floats(1e-7, 1e-2, log=True),
+    "pi": Floats(0.01, 1.0, log=True),
+    "lambda_cls": Floats(1e-3, 30.0, log=True),
+    "lambda_v": Floats(0.1, 100.0, log=True),
+    "lambda_c": Floats(0.01, 10.0, log=True),
+    "mapping": Choices(("anchored", "linear")),
+    "normalize_target": Choices((False, True)),
+    "align_z": Choices(("zero", "sample")),
+}
+"""Hyper-parameter → what `unseen tune` tries."""
 
 
 def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:

@@ -15,19 +15,11 @@ from torch import Tensor
 
 from unseen.errors import RunError, SettingsError
 from unseen.methods.base import ClassStreams, Clock, Streams
-from unseen.methods.dfca import (
-    ABLATIONS,
-    DFCA,
-    PRESETS,
-    Hyperparameters,
-    classification_loss,
-    condition_alignment,
-    default,
-    learning_rate_factor,
-    likelihood_loss,
-    visual_alignment,
-)
+from unseen.methods.dfca import ABLATIONS, DFCA, PRESETS, Hyperparameters, classification_loss, condition_alignment, default
+from unseen.methods.gsmflow import GSMFlow
+from unseen.methods.gsmflow import Hyperparameters as GSMFlowHyperparameters
 from unseen.nn.coupling import ConditionalFlow, initialise
+from unseen.nn.flow import likelihood_loss
 from unseen.nn.positioning import RelativePositioning, choose_anchors
 from unseen.scaling import ScaledView
 
@@ -83,24 +75,6 @@ def network(name: str) -> str:
 # ------------------------------------------------------------------------------------------------------------- losses
 
 
-def test_likelihood_is_the_log_density_of_the_rows() -> None:
-    """log N(f(x); 0, I) + log |det J|, the determinant taken of the whole Jacobian by autograd, per dimension."""
-    generator = torch.Generator().manual_seed(0)
-    flow = ConditionalFlow(5, condition=3, hidden=8, blocks=2)
-    initialise(flow, generator, spread=0.8)
-    flow.double()
-    x, g = torch.randn(4, 5, generator=generator).double(), torch.randn(4, 3, generator=generator).double()
-    total = 0.0
-    for i in range(4):
-        terms = flow.terms(g[i : i + 1])
-        jacobian = torch.autograd.functional.jacobian(lambda row, t=terms: flow(row[None], t)[0][0], x[i])
-        z = flow(x[i : i + 1], terms)[0][0].tolist()
-        log_density = sum(-v * v / 2 - math.log(2 * math.pi) / 2 for v in z) + math.log(abs(float(torch.linalg.det(jacobian))))
-        total -= (log_density + 5 * math.log(2 * math.pi) / 2) / 5
-    loss = likelihood_loss(*flow(x, flow.terms(g)))
-    assert float(loss.detach()) == pytest.approx(total / 4, rel=1e-9)
-
-
 def test_classification_is_the_mean_surprise_at_ones_own_class() -> None:
     logits = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     surprise = 0.0
@@ -109,12 +83,11 @@ def test_classification_is_the_mean_surprise_at_ones_own_class() -> None:
     assert float(classification_loss(logits)) == pytest.approx(surprise, rel=1e-12)
 
 
-def test_alignments_are_mean_squares() -> None:
+def test_the_condition_alignment_is_a_mean_square() -> None:
     generator = torch.Generator().manual_seed(0)
     one, other = (torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     pairs = [(p, q) for ps, qs in zip(one.tolist(), other.tolist(), strict=True) for p, q in zip(ps, qs, strict=True)]
     expected = sum((p - q) ** 2 for p, q in pairs) / 15
-    assert float(visual_alignment(one, other)) == pytest.approx(expected, rel=1e-12)
     assert float(condition_alignment(one, other, normalize_target=False)) == pytest.approx(expected, rel=1e-12)
     unit = [[q / math.sqrt(sum(v * v for v in qs)) for q in qs] for qs in other.tolist()]
     expected = sum((p - q) ** 2 for ps, qs in zip(one.tolist(), unit, strict=True) for p, q in zip(ps, qs, strict=True)) / 15
@@ -342,6 +315,27 @@ def test_all_weights_0_are_a_conditional_flow_bit_for_bit(small_world: World) ->
         assert torch.equal(own[name], value), name
 
 
+@pytest.mark.parametrize("lambda_v", [3.0, 0.0])
+def test_without_classifier_and_condition_alignment_it_is_gsmflow_bit_for_bit(lambda_v: float, small_world: World) -> None:
+    """The conference version, with the same anchors; its prototype loss is the visual alignment."""
+    view = small_world()
+    ours = run(view, replace(SMALL, lambda_cls=0.0, lambda_c=0.0, lambda_v=lambda_v))
+    settings = GSMFlowHyperparameters(
+        blocks=2, hidden=7, condition=6, batch_size=16, lr=1e-2, weight_decay=0.1, lr_decay=0.5, lr_decay_epochs=2, pi=0.2,
+        lambda_p=lambda_v, anchor_classes="seen", mining_steps=0,
+    )  # fmt: skip
+    gsmflow, draw = GSMFlow(view, settings, 1), Batches(view)
+    for step in range(4):
+        gsmflow.step(draw, Clock(step, 2))
+    expected = {name.replace("positioning.", "mapping."): value for name, value in gsmflow.named_parameters()}
+    assert weights(ours).keys() == expected.keys()
+    for name, value in weights(ours).items():
+        assert torch.equal(value, expected[name]), name
+    ids = view.unseen.repeat_interleave(2)
+    made = [method.sample(ids, ClassStreams(0, view.names, view.device)) for method in (ours, gsmflow)]
+    assert torch.equal(*made)
+
+
 def test_a_term_that_is_off_draws_nothing_and_changes_nothing_of_the_others(small_world: World) -> None:
     """Whatever is set of h or of E, without them M and f are the same bits; the order of the parts does not matter either."""
     view = small_world()
@@ -369,17 +363,6 @@ def test_the_condition_alignment_alone_changes_the_flow_but_not_the_mapping_in_t
 # -------------------------------------------------------------------------------------------------------- parts of a step
 
 
-def test_the_condition_is_the_same_by_class_and_by_row(small_world: World) -> None:
-    view = small_world(dtype=torch.float64)
-    method = DFCA(view, SMALL, seed=1).double()
-    conditions = method.mapping(method.listed)
-    x, y = view.features, view.labels
-    by_class = method._encode(x, conditions, method.place[y])
-    by_row = [method._encode(x[i : i + 5], conditions, method.place[y[i : i + 5]]) for i in range(0, len(x), 5)]
-    for ours, parts in zip(by_class, zip(*by_row, strict=True), strict=True):
-        torch.testing.assert_close(ours, torch.cat(parts), rtol=1e-12, atol=1e-12)
-
-
 def test_some_classes_at_a_time_are_drawn_anew_and_in_the_end_all(small_world: World) -> None:
     view = small_world()
     method = DFCA(view, replace(SMALL, align_classes=5), seed=1)
@@ -391,14 +374,6 @@ def test_some_classes_at_a_time_are_drawn_anew_and_in_the_end_all(small_world: W
         all_of_them = run(view, replace(SMALL, align_classes=enough))
         expected = run(view, SMALL)
         assert all(torch.equal(value, weights(expected)[name]) for name, value in weights(all_of_them).items())
-
-
-@pytest.mark.parametrize(
-    ("step", "factor"), [(0, 1), (1, 1), (14 * 92, 1), (14 * 92 + 1, 0.9), (29 * 92, 0.9), (29 * 92 + 1, 0.81)]
-)
-def test_the_learning_rate_decays_one_epoch_early(step: int, factor: float) -> None:
-    settings = Hyperparameters(lr_decay=0.9, lr_decay_epochs=15)
-    assert learning_rate_factor(settings, Clock(step, 92)) == pytest.approx(factor, rel=1e-12)
 
 
 def test_training_looks_at_unseen_embeddings_only_where_it_says_so(small_world: World) -> None:

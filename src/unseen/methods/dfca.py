@@ -44,6 +44,7 @@ from unseen.methods.base import (
     under,
 )
 from unseen.nn.coupling import ConditionalFlow, initialise
+from unseen.nn.flow import class_means, decay, encode, likelihood_loss, prototype_loss
 from unseen.nn.positioning import RelativePositioning, choose_anchors
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
@@ -251,23 +252,9 @@ class FeatureEncoder(nn.Module):
 # ------------------------------------------------------------------------------------------------------------- losses
 
 
-def likelihood_loss(z: Tensor, log_determinant: Tensor) -> Tensor:
-    """L_f = mean over rows of (½ ‖z‖² − log |det ∂z/∂x|) / d: −log p(x) per dimension, without its constant.
-
-    Args:
-        z: (B, d); log_determinant: (B,).
-    """
-    return z.square().mean() / 2 - log_determinant.mean() / z.shape[1]
-
-
 def classification_loss(logits: Tensor) -> Tensor:
     """L_cls = −mean over classes j of log softmax(h(M(cⱼ)))ⱼ; (n, n) logits, row j of class j."""
     return -F.log_softmax(logits, dim=1).diagonal().mean()
-
-
-def visual_alignment(prototypes: Tensor, means: Tensor) -> Tensor:
-    """L_valign = mean over classes and dimensions of (x̃ⱼ − μⱼ)²; both (n, d)."""
-    return (prototypes - means).square().mean()
 
 
 def condition_alignment(encoded: Tensor, conditions: Tensor, normalize_target: bool) -> Tensor:
@@ -297,7 +284,7 @@ class DFCA(nn.Module):
         self.seen_count = len(view.seen)
         self.place = torch.zeros(len(view.embeddings), dtype=torch.int64, device=view.device)
         self.place[view.seen] = torch.arange(self.seen_count, device=view.device)
-        self.means = _class_means(view)
+        self.means = class_means(view)
 
         self.mapping = self._build_mapping(view, a)
         self.flow = ConditionalFlow(self.d, settings.condition, settings.hidden, settings.blocks, settings.clamp)
@@ -360,7 +347,7 @@ class DFCA(nn.Module):
         parameters = list(self.parameters())
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.grad = gradient
-        self.optimisers["flow"].param_groups[0]["lr"] = s.lr * learning_rate_factor(s, clock)
+        self.optimisers["flow"].param_groups[0]["lr"] = s.lr * decay(s.lr_decay, s.lr_decay_epochs, clock)
         for optimiser in self.optimisers.values():
             optimiser.step()
         return {name: value.detach() for name, value in losses.items()}
@@ -371,7 +358,7 @@ class DFCA(nn.Module):
         conditions = self.mapping(self.listed)  # seen classes first
         if s.pi > 0:
             x = x + s.pi * self.streams.normal("perturbation", *x.shape, dtype=x.dtype)
-        losses = {"likelihood": likelihood_loss(*self._encode(x, conditions, self.place[y]))}
+        losses = {"likelihood": likelihood_loss(*encode(self.flow, x, conditions[: self.seen_count], self.place[y]))}
         if self.condition_classifier is not None:
             losses["classification"] = classification_loss(self.condition_classifier(conditions))
         if s.lambda_v > 0 or s.lambda_c > 0:
@@ -379,18 +366,10 @@ class DFCA(nn.Module):
             given = conditions.detach()[classes]  # the alignments train the flow to follow M, not M to follow the flow
             prototypes = self.flow.inverse(self._latent(given), self.flow.terms(given))
             if s.lambda_v > 0:
-                losses["visual"] = visual_alignment(prototypes, self.means[classes])
+                losses["visual"] = prototype_loss(prototypes, self.means[classes])
             if self.feature_encoder is not None:
                 losses["condition"] = condition_alignment(self.feature_encoder(prototypes), given, s.normalize_target)
         return losses
-
-    def _encode(self, x: Tensor, conditions: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log-determinant; the condition's part is computed once a class, or once a row where these are fewer."""
-        if len(x) < self.seen_count:
-            encoded: tuple[Tensor, Tensor] = self.flow(x, self.flow.terms(conditions[place]))
-        else:
-            encoded = self.flow(x, self.flow.terms(conditions[: self.seen_count]), place)
-        return encoded
 
     def _classes_to_align(self) -> Tensor:
         """Places of seen classes: all, or `align_classes` of them drawn anew."""
@@ -442,21 +421,6 @@ class DFCA(nn.Module):
         self.load_state_dict({**self.state_dict(), **under("network.", state), **aids})
         load_optimiser_state(self.optimisers, under("optimiser.", state))
         self.streams.load_state(under("stream.", state))
-
-
-def learning_rate_factor(settings: Hyperparameters, clock: Clock) -> float:
-    """γ to the number of decays so far. The released code counts an epoch after step 0 already, so the first comes early."""
-    epochs = math.ceil(clock.step / clock.steps_per_epoch)
-    factor: float = settings.lr_decay ** (epochs // settings.lr_decay_epochs)
-    return factor
-
-
-def _class_means(view: ScaledView) -> Tensor:
-    """(S, d) means of the real rows of each seen class."""
-    sums = torch.zeros(len(view.embeddings), view.features.shape[1], dtype=view.features.dtype, device=view.device)
-    sums.index_add_(0, view.labels, view.features)
-    counts = torch.bincount(view.labels, minlength=len(view.embeddings)).clamp(min=1)
-    return (sums / counts[:, None])[view.seen]
 
 
 def _aid_adam(module: nn.Module, lr: float) -> torch.optim.Optimizer:

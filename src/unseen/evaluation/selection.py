@@ -228,11 +228,12 @@ class _StoredGenerators:
         Args:
             recipes: alike but for the final classifier, so that one synthesis does for all; its rows are then let go.
         """
-        [(steps, per_class)] = {(recipe.steps, recipe.rows_per_class(self._view.mean_seen_count)) for recipe in recipes}
+        mean = self._view.mean_seen_count
+        [(steps, per_class, drawn)] = {(recipe.steps, recipe.rows_per_class(mean), recipe.drawn) for recipe in recipes}
         arrays, _ = read_arrays(self._stored(steps))
         generator = self._build()
         generator.load_state({name: torch.tensor(array, device=self._view.device) for name, array in arrays.items()})
-        rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"))
+        rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"), drawn)
         seed = stream_seed(self._seed, "classifier")
         out = []
         for recipe in recipes:

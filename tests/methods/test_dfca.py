@@ -499,6 +499,14 @@ def test_presets_are_the_published_ones(name: str) -> None:
     assert (s.align_classes, s.anchor_classes) == (0, "all" if name == "apy" else "seen")
     assert (recipe.centred, recipe.steps, recipe.classifier, recipe.classifier_decay) == (False, 0, "softmax", 0)
     assert (recipe.balanced, recipe.gamma) == (False, 0)
+    assert recipe.drawn == (2000 if name.startswith("awa") else 0)
+
+
+@pytest.mark.parametrize(("classes", "steps"), [(8, 450), (176, 528), (10**6, 2000)])
+def test_defaults_follow_the_number_of_classes(classes: int, steps: int) -> None:
+    settings, recipe = default(classes, 64, 16)
+    assert recipe.steps == steps
+    assert (settings.lambda_cls > 0, settings.lambda_v > 0, settings.lambda_c > 0) == (True, True, True)
 
 
 def test_ablations_switch_off_all_but_one() -> None:

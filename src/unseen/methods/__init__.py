@@ -102,6 +102,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             lambda hyperparameters: Schedule(hyperparameters.batch_size, dfca.DFCA.loops),
             dfca.default,
             dfca.PRESETS,
+            scalings=("minmax", "whitened"),
             ablations=dfca.ABLATIONS,
             search=dfca.SEARCH,
         ),

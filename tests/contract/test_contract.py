@@ -59,6 +59,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "fvaegan": VAE_GAN,
     "tfvaegan": VAE_GAN,
     "gsmflow": {**FLOW, "never_changes": {"network.positioning.anchors": "embeddings of three classes"}},
+    "dfca": {**FLOW, "never_changes": {"network.mapping.anchors": "embeddings of three classes"}},
 }
 
 

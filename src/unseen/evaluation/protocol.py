@@ -252,7 +252,7 @@ def _run_generative(task: Task, view: TrainingView, meter: Meter, watch: Watch) 
     watch.on_phase("synthesising and fitting the final classifier")
     with meter.phase("classifier"):
         count = recipe.rows_per_class(scaled.mean_seen_count)
-        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, "synthesis"))
+        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, "synthesis"), recipe.drawn)
         predictor = generative_predictor(scaler, scaled, method.represent, rows, recipe, stream_seed(task.seed, "classifier"))
     return measure(replace(task, recipe=recipe), predictor, method, scaled, meter)
 
@@ -293,7 +293,7 @@ def _run_paper(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Ou
         if step <= best.scored_to:
             return
         watch.on_phase(f"scoring the test rows after step {step} (as published; they choose the result)")
-        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, f"synthesis {step}"))
+        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, f"synthesis {step}"), recipe.drawn)
         u_seen, u_unseen = represent(method, x_seen), represent(method, x_unseen)
         classifier_seed = stream_seed(task.seed, f"classifier {step}")
         for scores in generalized_by_epoch(rows, classifier_seed):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from unseen.data.dataset import TrainingView
-from unseen.errors import Diverged, RunError
+from unseen.errors import Diverged
 from unseen.evaluation.folds import Fold, cut_folds
 from unseen.evaluation.metrics import SeenUnseenCurve, choose_gamma
 from unseen.evaluation.predictor import closed_form_predictor, generative_predictor
@@ -114,7 +114,7 @@ def select_recipe(
         folder: keeps checkpoints and stored generators.
 
     Raises:
-        RunError: training diverges on a fold of every scaling. One that does is recorded, and the others are judged.
+        Diverged: training does, on a fold of every scaling. One that does is recorded, and the others are judged.
     """
     folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
     steps = _steps_to_store(view, method, hyperparameters, recipe)
@@ -138,7 +138,7 @@ def select_recipe(
     scalings = [scaling for scaling in method.scalings if scaling not in failed]
     if not scalings:
         scaling, sentence = next(iter(failed.items()))
-        raise RunError(f"training on the folds failed with every scaling ({', '.join(failed)}); with {scaling}: {sentence}")
+        raise Diverged(f"training on the folds failed with every scaling ({', '.join(failed)}); with {scaling}: {sentence}")
 
     def judge(settings: dict[str, Any], classifiers: Iterable[dict[str, Any]] = ({},)) -> Iterator[_Candidate]:
         """One candidate for each classifier; rows are synthesised once for all of them."""
@@ -228,11 +228,12 @@ class _StoredGenerators:
         Args:
             recipes: alike but for the final classifier, so that one synthesis does for all; its rows are then let go.
         """
-        [(steps, per_class)] = {(recipe.steps, recipe.rows_per_class(self._view.mean_seen_count)) for recipe in recipes}
+        mean = self._view.mean_seen_count
+        [(steps, per_class, drawn)] = {(recipe.steps, recipe.rows_per_class(mean), recipe.drawn) for recipe in recipes}
         arrays, _ = read_arrays(self._stored(steps))
         generator = self._build()
         generator.load_state({name: torch.tensor(array, device=self._view.device) for name, array in arrays.items()})
-        rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"))
+        rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"), drawn)
         seed = stream_seed(self._seed, "classifier")
         out = []
         for recipe in recipes:

@@ -66,6 +66,7 @@ class Hyperparameters:
         pi: π, standard deviation of the noise added to real features.
         dropout: share of dimensions that get no noise, drawn anew for each batch.
         lambda_p: weight of the prototype loss.
+        prototype_classes: seen classes in a step's prototype loss, drawn anew each time; 0 takes all, as published.
         positioning: relative positioning; without it the condition is the embedding itself.
         anchor_classes: which classes the anchors are chosen from. `all` looks at the embeddings of unseen classes.
         relation_epochs, relation_lr, relation_decay: training of r.
@@ -74,6 +75,8 @@ class Hyperparameters:
         mining_steps: L, gradient steps on each copy of a training row; 0 leaves out mining, and with it r.
         mining_rate: η, of these steps. Large, as the gradient is one of a mean over a batch.
         lambda_H: weight of the entropy that mining maximises.
+        embedding_noise: expected length of Gaussian noise added to the unit vector c wherever it conditions f in training. Not
+            in the papers: it keeps f from learning the few seen embeddings by heart.
         reference_quirks: mine as the released code happens to: its sweep goes on where relation training stopped in a pass over
             the data, so what that pass had seen is left out, as are incomplete batches; and the flow then trains with
             `relation_batch` rows at a time.
@@ -91,6 +94,7 @@ class Hyperparameters:
     pi: float = 0.15
     dropout: float = 0.0
     lambda_p: float = 10.0
+    prototype_classes: int = 0
     positioning: bool = True
     anchor_classes: Literal["seen", "all"] = "all"
     relation_epochs: int = 50
@@ -101,6 +105,7 @@ class Hyperparameters:
     mining_steps: int = 30
     mining_rate: float = 100.0
     lambda_H: float = 20.0
+    embedding_noise: float = 0.0
     reference_quirks: bool = False
 
     def __post_init__(self) -> None:
@@ -111,7 +116,8 @@ class Hyperparameters:
         above_0(
             clamp=self.clamp, lr=self.lr, lr_decay=self.lr_decay, relation_lr=self.relation_lr, mining_rate=self.mining_rate
         )
-        for name in ("weight_decay", "pi", "lambda_p", "relation_decay", "relation_batch", "mining_steps", "lambda_H"):
+        not_negative = ("weight_decay", "pi", "lambda_p", "prototype_classes", "embedding_noise")
+        for name in (*not_negative, "relation_decay", "relation_batch", "mining_steps", "lambda_H"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or a number above it")
         if not 0 <= self.dropout < 1:
@@ -403,18 +409,32 @@ class GSMFlow(nn.Module):
         x, y = draw()
         if s.reference_quirks and s.mining_steps:
             x, y = x[: s.rows_to_relate], y[: s.rows_to_relate]
-        conditions = self._conditions(self.embeddings[self.seen])
+        conditions = self._conditions(self._noisy(self.embeddings[self.seen]))
         loss = likelihood_loss(*encode(self.flow, self._perturbed(x), conditions, self.place[y]))
         log = {"likelihood": loss.detach()}
         if s.lambda_p > 0:
-            given = conditions.detach()  # the flow learns to put its modes right, not the conditions to suit them
-            z = given.new_zeros(len(given), self.d)
-            prototypes = prototype_loss(self.flow.inverse(z, self.flow.terms(given)), self.means)
+            prototypes = self._prototype_loss(conditions.detach())
             loss = loss + s.lambda_p * prototypes
             log["prototypes"] = prototypes.detach()
         self.optimisers["flow"].param_groups[0]["lr"] = s.lr * decay(s.lr_decay, s.lr_decay_epochs, clock)
         self._descend(loss, "flow")
         return log
+
+    def _prototype_loss(self, conditions: Tensor) -> Tensor:
+        """L_p. The flow learns to put its modes right, not the conditions (S, G) to suit them, so these are detached."""
+        means, count, classes = self.means, self.settings.prototype_classes, len(conditions)
+        if 0 < count < classes:
+            picked = torch.randperm(classes, generator=self.streams["aligned classes"], device=means.device)[:count]
+            conditions, means = conditions[picked], means[picked]
+        modes = self.flow.inverse(torch.zeros_like(means), self.flow.terms(conditions))
+        return prototype_loss(modes, means)
+
+    def _noisy(self, c: Tensor) -> Tensor:
+        """Unit vectors c (S, a), each with noise of expected length `embedding_noise`: one draw a class and step."""
+        if self.settings.embedding_noise == 0:
+            return c
+        length: float = self.settings.embedding_noise / c.shape[1] ** 0.5
+        return c + length * self.streams.normal("embedding noise", *c.shape, dtype=c.dtype)
 
     def _perturbed(self, x: Tensor) -> Tensor:
         """x + π m ⊙ ε, with one mask m for the batch."""

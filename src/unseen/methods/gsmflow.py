@@ -204,8 +204,8 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 """Row of an ablation table → what it changes."""
 
 SEARCH: Mapping[str, Range] = {
-    # Every published value lies inside. Widths, blocks, batch and the lengths of the preparation say what a training may cost; the
-    # decay of the learning rate follows its length.
+    # Every published value lies inside. Widths, blocks, batch and the lengths of the preparation say what a training may cost;
+    # the decay of the learning rate follows its length.
     "lr": Floats(1e-5, 1e-2, log=True),
     "weight_decay": Floats(1e-7, 1e-2, log=True),
     "pi": Floats(0.01, 2.0, log=True),

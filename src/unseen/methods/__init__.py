@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import tfvaegan
+from unseen.methods import dfca, gsmflow, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -83,6 +83,29 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             tfvaegan.PRESETS,
             ablations=tfvaegan.ABLATIONS,
             search=tfvaegan.SEARCH,
+        ),
+        Generative(
+            "gsmflow",
+            "GSMFlow",
+            gsmflow.Hyperparameters,
+            gsmflow.GSMFlow,
+            lambda hyperparameters: Schedule(hyperparameters.batch_size, loops=1),
+            gsmflow.default,
+            gsmflow.PRESETS,
+            ablations=gsmflow.ABLATIONS,
+            search=gsmflow.SEARCH,
+        ),
+        Generative(
+            "dfca",
+            "DFCA",
+            dfca.Hyperparameters,
+            dfca.DFCA,
+            lambda hyperparameters: Schedule(hyperparameters.batch_size, dfca.DFCA.loops),
+            dfca.default,
+            dfca.PRESETS,
+            scalings=("minmax", "whitened"),
+            ablations=dfca.ABLATIONS,
+            search=dfca.SEARCH,
         ),
     )
 }

@@ -3,8 +3,8 @@
 The plain forms are those that the tests prove equal. TF-VAEGAN's (tests/methods/test_tfvaegan.py): autograd throughout, three
 critic passes, double backward for the penalty, graphs for fakes. GSMFlow's (tests/methods/test_gsmflow.py): one first layer for
 feature and condition, the condition computed for each row, all pairs of rows and classes in the relation network, a backward
-pass for each loss. Adam is unfused in both. Both forms see the same batches; runs alternate, and the median of the paired
-ratios counts, so a machine whose speed drifts does not matter. `--published` adds AWA2's full width.
+pass for each loss. Adam is unfused in both. Both forms see the same batches; runs alternate, seconds are of the processor, and
+the median of the paired ratios counts, so a machine whose speed drifts does not matter. `--published` adds AWA2's full width.
 """
 
 from __future__ import annotations
@@ -141,15 +141,16 @@ def compared(pairs: list[tuple[float, float]]) -> dict[str, object]:
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
         "threads": torch.get_num_threads(),
+        "clock": "process_time",
         "command": "make bench",
         "versions": versions(),
     }
 
 
 def timed(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     work()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 if __name__ == "__main__":

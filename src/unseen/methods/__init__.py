@@ -93,6 +93,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             gsmflow.default,
             gsmflow.PRESETS,
             ablations=gsmflow.ABLATIONS,
+            search=gsmflow.SEARCH,
         ),
         Generative(
             "dfca",

@@ -36,6 +36,8 @@ from unseen.methods.base import (
     ClassStreams,
     Clock,
     Draw,
+    Floats,
+    Range,
     Streams,
     above_0,
     load_optimiser_state,
@@ -164,6 +166,7 @@ _CUB_MM21 = Hyperparameters(
 _FLO_MM21 = Hyperparameters(
     blocks=5, weight_decay=1e-4, lr_decay=0.8, lr_decay_epochs=15, pi=0.07, lambda_p=3.0, anchor_classes="seen", mining_steps=0
 )
+_APY_RECIPE = Recipe(epochs=600, synthetic=9000, drawn=2000, classifier_epochs=20, classifier_batch=1200)
 _SUN_RECIPE = Recipe(epochs=500, synthetic=120, classifier_epochs=30, classifier_batch=1200)
 
 
@@ -176,13 +179,13 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
     # for AWA1, which takes AWA2's, nor for SUN: a related method's lengths, and AWA2's mining.
     "awa1": (_AWA2, _awa(1000, 5e-3)),
     "awa2": (_AWA2, _awa(1000, 5e-3)),
-    "apy": (_APY, Recipe(epochs=600, synthetic=9000, classifier_epochs=20, classifier_batch=1200)),
+    "apy": (_APY, _APY_RECIPE),
     "cub": (_CUB, Recipe(epochs=1500, synthetic=600, classifier_lr=3e-3, classifier_epochs=50, classifier_batch=600)),
     "flo": (_FLO, Recipe(epochs=1000, synthetic=3000, classifier_lr=5e-3, classifier_epochs=30, classifier_batch=1000)),
     "sun": (replace(_AWA2, lr_decay_epochs=15), _SUN_RECIPE),
     "awa1-mm21": (_AWA2_MM21, _awa(500, 1e-3)),
     "awa2-mm21": (_AWA2_MM21, _awa(500, 1e-3)),
-    "apy-mm21": (_APY_MM21, Recipe(epochs=600, synthetic=9000, classifier_epochs=20, classifier_batch=1200)),
+    "apy-mm21": (_APY_MM21, _APY_RECIPE),
     "cub-mm21": (_CUB_MM21, Recipe(epochs=600, synthetic=600, classifier_lr=0.01, classifier_epochs=30, classifier_batch=3000)),
     "flo-mm21": (
         _FLO_MM21,
@@ -199,6 +202,20 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "+ prototype loss": {"mining_steps": 0},
 }
 """Row of an ablation table → what it changes."""
+
+SEARCH: Mapping[str, Range] = {
+    # Every published value lies inside. Widths, blocks, batch and the lengths of the preparation say what a training may cost;
+    # the decay of the learning rate follows its length.
+    "lr": Floats(1e-5, 1e-2, log=True),
+    "weight_decay": Floats(1e-7, 1e-2, log=True),
+    "pi": Floats(0.01, 2.0, log=True),
+    "lambda_p": Floats(0.1, 300.0, log=True),
+    "embedding_noise": Floats(0.0, 2.0),
+    "relation_lr": Floats(1e-5, 1e-2, log=True),
+    "mining_rate": Floats(0.1, 300.0, log=True),
+    "lambda_H": Floats(0.1, 50.0, log=True),
+}
+"""Hyper-parameter → what `unseen tune` tries."""
 
 
 def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:

@@ -1,0 +1,1 @@
+"""Parts that at least two methods use. Parts know nothing of methods."""

@@ -51,7 +51,15 @@ VAE_GAN: dict[str, Any] = {
     "reconstruction": "vae",
     "never_changes": {"network.critic.score.bias": "it cancels between real and fake"},
 }
-OTHERWISE: dict[str, dict[str, Any]] = {"fvaegan": VAE_GAN, "tfvaegan": VAE_GAN}
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "fvaegan": VAE_GAN,
+    "tfvaegan": VAE_GAN,
+    "bsegn": {
+        **VAE_GAN,
+        "never_changes": {**VAE_GAN["never_changes"], "network.centre": "the mean embedding of the classes of training"},
+        "by_heart": {"cycle_lr": 1e-2, "fem_lr": 1e-2},
+    },
+}
 
 
 @dataclass(frozen=True)

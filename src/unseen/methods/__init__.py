@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import tfvaegan
+from unseen.methods import bsegn, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -55,6 +55,10 @@ def _schedule(hyperparameters: tfvaegan.Hyperparameters) -> Schedule:
     return Schedule(hyperparameters.batch_size, hyperparameters.feedback_loops)
 
 
+def _one_loop(hyperparameters: bsegn.Hyperparameters) -> Schedule:
+    return Schedule(hyperparameters.batch_size, loops=1)
+
+
 METHODS: Mapping[str, Generative | ClosedForm] = {
     entry.name: entry
     for entry in (
@@ -79,6 +83,16 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             tfvaegan.default,
             tfvaegan.PRESETS,
             ablations=tfvaegan.ABLATIONS,
+        ),
+        Generative(
+            "bsegn",
+            "BSeGN (re-created from its abstract)",
+            bsegn.Hyperparameters,
+            bsegn.BSeGN,
+            _one_loop,
+            bsegn.default,
+            bsegn.PRESETS,
+            ablations=bsegn.ABLATIONS,
         ),
     )
 }

@@ -60,6 +60,11 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "tfvaegan": VAE_GAN,
     "gsmflow": {**FLOW, "never_changes": {"network.positioning.anchors": "embeddings of three classes"}},
     "dfca": {**FLOW, "never_changes": {"network.mapping.anchors": "embeddings of three classes"}},
+    "bsegn": {
+        **VAE_GAN,
+        "never_changes": {**VAE_GAN["never_changes"], "network.centre": "the mean embedding of the classes of training"},
+        "by_heart": {"cycle_lr": 1e-2, "fem_lr": 1e-2},
+    },
 }
 
 

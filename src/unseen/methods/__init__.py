@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import dfca, gsmflow, tfvaegan
+from unseen.methods import bsegn, dfca, gsmflow, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -55,6 +55,10 @@ class ClosedForm:
 
 def _schedule(hyperparameters: tfvaegan.Hyperparameters) -> Schedule:
     return Schedule(hyperparameters.batch_size, hyperparameters.feedback_loops)
+
+
+def _one_loop(hyperparameters: bsegn.Hyperparameters) -> Schedule:
+    return Schedule(hyperparameters.batch_size, loops=1)
 
 
 METHODS: Mapping[str, Generative | ClosedForm] = {
@@ -106,6 +110,18 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             scalings=("minmax", "whitened"),
             ablations=dfca.ABLATIONS,
             search=dfca.SEARCH,
+        ),
+        Generative(
+            "bsegn",
+            "BSeGN (re-created from its abstract)",
+            bsegn.Hyperparameters,
+            bsegn.BSeGN,
+            _one_loop,
+            bsegn.default,
+            bsegn.PRESETS,
+            scalings=bsegn.SCALINGS,
+            ablations=bsegn.ABLATIONS,
+            search=bsegn.SEARCH,
         ),
     )
 }

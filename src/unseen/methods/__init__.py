@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import tfvaegan
+from unseen.methods import sddn, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -79,6 +79,16 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             tfvaegan.default,
             tfvaegan.PRESETS,
             ablations=tfvaegan.ABLATIONS,
+        ),
+        Generative(
+            "sddn",
+            "SDDN (re-created)",
+            sddn.Hyperparameters,
+            sddn.SDDN,
+            lambda hyperparameters: Schedule(hyperparameters.batch_size, sddn.SDDN.loops),
+            sddn.default,
+            sddn.PRESETS,
+            ablations=sddn.ABLATIONS,
         ),
     )
 }

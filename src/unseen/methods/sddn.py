@@ -256,9 +256,9 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
         classes: seen classes; d: length of a feature; a: of an embedding.
     """
     hyperparameters = Hyperparameters(
-        hidden=512 if d <= 1536 else 1024,
-        half=256,
-        refiner=256,
+        hidden=256 if d <= 1536 else 512,
+        half=128,
+        refiner=128,
         latent=min(16, a),
         lr=5e-4,
         weight_decay=1e-6,
@@ -274,7 +274,7 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     recipe = Recipe(
         scaling="whitened",
         centred=True,
-        steps=min(2000, max(450, 6 * classes)),
+        steps=min(2000, max(450, 4 * classes)),
         synthetic_ratio=10.0,
         classifier="gaussian",
         shrinkage=0.6,

@@ -37,7 +37,7 @@ data: .venv/test
 # Long measurements: resumable, every finished row is kept at once; COMMIT=1 commits it to git as well, which is off by
 # default because a user's checkout is the user's.
 results: .venv/demo
-	$(BIN)/python benchmarks/grocery.py $(if $(COMMIT),--commit)
+	$(BIN)/python benchmarks/comparison.py $(if $(COMMIT),--commit)
 	$(BIN)/python benchmarks/fold_study.py
 
 # Speed and memory against the plain formulation.

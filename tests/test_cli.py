@@ -599,7 +599,7 @@ def test_a_loss_that_is_not_finite_is_exit_code_1(toy_folder: Path, tmp_path: Pa
 def test_help_is_for_readers_and_loads_no_torch() -> None:
     program = (
         "import sys\nfrom unseen.cli import main\n"
-        "for words in ([], ['train'], ['demo'], ['evaluate'], ['data', 'info'], ['methods']):\n"
+        "for words in ([], ['train'], ['demo'], ['evaluate'], ['data', 'info'], ['methods'], ['tune']):\n"
         "    sys.argv = ['unseen', *words, '--help']\n    main()\n"
         "assert not {'torch', 'sklearn', 'scipy'} & sys.modules.keys(), 'heavy'\n"
         "sys.argv = ['unseen', 'data', 'info', 'nowhere']\n"

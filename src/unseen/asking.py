@@ -26,6 +26,8 @@ def build_task(
     seed: int,
     settings: Mapping[str, str],
     preset: str | None,
+    *,
+    anew: bool = False,
 ) -> Task:
     """One task. Settings come from `preset`, else what `blind` chose earlier on this very split and came with the package, else
     the benchmark's published preset, else defaults from the data's size; `settings` change them. Where `blind` chooses anew,
@@ -35,6 +37,7 @@ def build_task(
         split: by name; None takes the first.
         settings: name → value as typed.
         preset: the name of a published preset, or a file.
+        anew: `blind` shall choose even where a preset holds what it chose on this very split.
 
     Raises:
         SettingsError: a name or a value that does not exist, cannot work, or would change nothing.
@@ -59,7 +62,7 @@ def build_task(
         chosen = shipped_preset(method_name, data, split)
     if chosen is not None:
         hyperparameters, recipe, settings_from = chosen.build(method), chosen.recipe, "folds"
-        if protocol == "blind" and chosen.fits(data, split) and not settings:
+        if protocol == "blind" and chosen.fits(data, split) and not settings and not anew:
             selection = chosen.selection
         elif protocol == "blind":
             recipe = replace(recipe, steps=own[1].steps, epochs=own[1].epochs)

@@ -32,9 +32,14 @@ from unseen.errors import DataError, MissingDependency, RunError, SettingsError,
 LINE_SECONDS = 30.0
 """Where standard error is a file, a line of progress is written this often."""
 
+SHOWN_TRIALS = 4
+"""Of the best trials of a search, so many are printed."""
+
 if TYPE_CHECKING:
     from unseen.evaluation.protocol import Watch
     from unseen.experiments.jobs import Job
+    from unseen.experiments.study import Study
+    from unseen.experiments.tune import Trial, Tuning
     from unseen.training import Progress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=unseen.__doc__)
@@ -44,7 +49,7 @@ messages = Console(stderr=True)
 
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A built-in name (emoji) or a folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
-
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")]
 Threads = Annotated[int, typer.Option(help="Of each run; results depend on it in the last bits.")]
 EngineName = Annotated[str, typer.Option(help="local or ray.")]
 Workers = Annotated[int | None, typer.Option(help="Runs at a time; as many as there are cores if not given.")]
@@ -84,7 +89,7 @@ def train(
     protocol: Annotated[str, typer.Option(help="blind, fixed or paper.")] = "blind",
     split: Annotated[str | None, typer.Option(help="The data set's first split if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")] = None,
+    settings: Settings = None,
     preset: Annotated[str | None, typer.Option(help="A published preset by name (cub), or a preset file.")] = None,
     save_preset: Annotated[Path | None, typer.Option(help="Write what `blind` chose to this file.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder for result, weights and page.")] = None,
@@ -231,13 +236,64 @@ def bench(
 
 
 @app.command()
+def tune(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="See `unseen methods`.")],
+    dataset: DatasetName,
+    split: Annotated[str | None, typer.Option(help="The data set's first split if not given.")] = None,
+    trials: Annotated[int, typer.Option(help="Settings to try, those of earlier commands in DIR included.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for everything; go on there.")] = None,
+    engine: EngineName = "local",
+    workers: Workers = None,
+    address: Address = None,
+    threads: Threads = 1,
+    save_preset: Annotated[Path | None, typer.Option(help="Write the best settings to this file, too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search a method's hyper-parameters on folds of the training rows; the best become a preset for `unseen train`."""
+    from unseen.data import open_dataset
+    from unseen.experiments.tune import best_of, keep_best, open_search, plan, refuse_untunable, trials_of
+    from unseen.presets import read_preset, write_preset
+
+    if trials < 1:
+        raise SettingsError(f"--trials {trials} tries nothing; give 1 or more")
+    refuse_untunable(method)
+    data = open_dataset(dataset)
+    kept = dict(_pairs(settings or []))
+    tuning = plan(data, dataset, split, method, seed, kept, threads, _command())
+    out = out or Path("runs") / _file_name(f"{data.name}-{tuning.task.split}-{method}-tune-seed{seed}")
+    with open_search(tuning, out) as study:
+        if study.counted < trials:
+            _search(tuning, study, out, trials, engine, workers, address)
+        ended = trials_of(tuning, study, out)
+        preset = keep_best(tuning, ended, out)
+    best = best_of(ended)
+    if best is None or preset is None:
+        raise RunError(f"none of {len(ended)} trials succeeded; the first: {ended[0].sentence}")
+    if save_preset is not None:
+        write_preset(save_preset, read_preset(preset))
+        preset = save_preset
+    words = ["unseen", "train", dataset, "--method", method, "--split", tuning.task.split, "--preset", str(preset)]
+    start = next((trial for trial in reversed(ended) if trial.values == tuning.start), None)  # one that was lost came before
+    if as_json:
+        about = {"method": method, "dataset": data.name, "split": tuning.task.split, "seed": seed, "preset": str(preset)}
+        told = {"best": best.record(), "start": start and start.record(), "trials": [trial.record() for trial in ended]}
+        print(json.dumps({**about, **told, "command": shlex.join(words)}, ensure_ascii=False))
+        return
+    _print_trials(ended, best, start, f"{data.name}, split {tuning.task.split}, {method}, seed {seed}")
+    print(f"preset: {preset}")
+    print(f"to use it: {shlex.join(words)}")
+
+
+@app.command()
 def ablate(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="One that declares ablations.")],
     dataset: DatasetName,
     splits: Annotated[list[str] | None, typer.Option(help="Names, or all; the data set's first if not given.")] = None,
     seeds: Annotated[int, typer.Option(help="How many, from 0.")] = 1,
     protocol: Annotated[str, typer.Option(help="blind or fixed.")] = "blind",
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")] = None,
+    settings: Settings = None,
     threads: Threads = 1,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything; go on there.")] = Path("runs/ablation"),
     engine: EngineName = "local",
@@ -380,6 +436,55 @@ def _bench(
         print(f"results: {out / 'results.csv'}")
     if failed:
         raise RunError(f"{failed} of {len(runs)} runs failed; the others are kept, and the same command tries these again")
+
+
+def _search(
+    tuning: Tuning, study: Study, out: Path, trials: int, engine_name: str, workers: int | None, address: str | None
+) -> None:
+    """Try what is missing, telling how it goes."""
+    from unseen.experiments.engines import engine_named, workers_here
+    from unseen.experiments.jobs import carry_out
+    from unseen.experiments.tune import best_of, carry_on, trials_of
+
+    threads = tuning.task.threads
+    begun, before = time.monotonic(), study.counted
+    engine = engine_named(engine_name, carry_out, out, workers, threads, address)
+    try:
+        for number, trial in enumerate(carry_on(tuning, study, out, engine, trials, workers or workers_here(threads)), 1):
+            best = best_of(trials_of(tuning, study, out))
+            left = (time.monotonic() - begun) / number * (trials - before - number)
+            how = f"failed: {trial.sentence}" if trial.objective is None else f"H {100 * trial.objective:.1f} on the folds"
+            so_far = f", best so far {100 * best.objective:.1f}" if best and best.objective is not None else ""
+            place = f"{before + number} of {trials}, about {left / 60:.0f} min left; trial {trial.number}"
+            _say(f"{place}: {how}{so_far}", "red" if trial.sentence else "")
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; what is done is kept; to go on, type: {_command()}") from None
+
+
+def _print_trials(trials: list[Trial], best: Trial, start: Trial | None, caption: str) -> None:
+    """The best trials beside the one that the search began with: a column each, as there are many settings."""
+    ranked = sorted((trial for trial in trials if trial.objective is not None), key=lambda trial: -(trial.objective or 0.0))
+    shown = [("best", best), *((f"{place}.", trial) for place, trial in enumerate(ranked[1:SHOWN_TRIALS], 2))]
+    if start is not None:
+        shown.append(("start", start))
+    table = Table("", *(heading for heading, _ in shown), title=Text(caption), title_justify="left", box=None, pad_edge=False)
+    columns = [trial for _, trial in shown]
+    table.add_row("trial", *(str(trial.number) for trial in columns))
+    table.add_row("H on the folds", *("failed" if t.objective is None else f"{100 * t.objective:.1f}" for t in columns))
+    for name in best.values:
+        table.add_row(name, *(_short(trial.values[name]) for trial in columns))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    Console(width=max(120, Console().width)).print(table)
+    failed = sum(trial.objective is None for trial in trials)
+    print(f"{len(trials)} trials, of which {failed} failed" if failed else f"{len(trials)} trials")
+    if start is not None and start.objective is not None and best.objective is not None:
+        gain = 100 * (best.objective - start.objective)
+        print(f"the best is {gain:.1f} points of H above the start, on the folds that chose it; test rows were not looked at")
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _listed(names: list[str] | None) -> tuple[str, ...]:

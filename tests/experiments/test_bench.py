@@ -179,5 +179,6 @@ def test_what_failed_says_which_job_it_was(quick_grid: QuickGrid, bench_folder: 
         "protocol": "blind",
         "seed": 0,
         "sentence": "a sentence",
+        "error": None,
         "traceback": "",
     }

@@ -44,6 +44,13 @@ def test_vae_loss_equals_its_sums() -> None:
     assert float(vae_loss(*tensors, sigma=0.3)) == pytest.approx((gaussian + kl) / 2, rel=1e-9)
 
 
+def test_vae_loss_of_a_diverged_network_is_nan_and_no_error() -> None:
+    x_hat = torch.tensor([[0.5, math.nan]], requires_grad=True)
+    loss = vae_loss(x_hat, torch.tensor([[1.0, 0.0]]), torch.zeros(1, 1), torch.zeros(1, 1), None)
+    assert loss.isnan()
+    loss.backward()
+
+
 def test_vae_loss_survives_a_saturated_sigmoid() -> None:
     x_hat = torch.tensor([[0.0, 1.0, 1.0]], requires_grad=True)
     loss = vae_loss(x_hat, torch.tensor([[1.0, 0.0, 1.0]]), torch.zeros(1, 1), torch.zeros(1, 1), None)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from unseen.data.dataset import TrainingView
-from unseen.errors import Diverged, RunError
+from unseen.errors import Diverged
 from unseen.evaluation.folds import Fold, cut_folds
 from unseen.evaluation.metrics import SeenUnseenCurve, choose_gamma
 from unseen.evaluation.predictor import closed_form_predictor, generative_predictor
@@ -113,7 +113,7 @@ def select_recipe(
         folder: keeps checkpoints and stored generators.
 
     Raises:
-        RunError: training diverges on a fold of every scaling. One that does is recorded, and the others are judged.
+        Diverged: training does, on a fold of every scaling. One that does is recorded, and the others are judged.
     """
     folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
     steps = _steps_to_store(view, method, hyperparameters, recipe)
@@ -136,7 +136,7 @@ def select_recipe(
     scalings = [scaling for scaling in method.scalings if scaling not in failed]
     if not scalings:
         scaling, sentence = next(iter(failed.items()))
-        raise RunError(f"training on the folds failed with every scaling ({', '.join(failed)}); with {scaling}: {sentence}")
+        raise Diverged(f"training on the folds failed with every scaling ({', '.join(failed)}); with {scaling}: {sentence}")
 
     def judge(settings: dict[str, Any], classifiers: Iterable[dict[str, Any]] = ({},)) -> Iterator[_Candidate]:
         """One candidate for each classifier; rows are synthesised once for all of them."""

@@ -104,22 +104,25 @@ def work_through(jobs: Sequence[Job], out: Path, engine: Engine) -> Iterator[End
             while ready and at_work < engine.slots:
                 engine.submit(ready.pop(0))
                 at_work += 1
-            done = engine.next_done()
+            ended = next_ended(engine, out)
             at_work -= 1
-            sentence = done.lost or failure(done.job, out)
-            if done.job.done(out):
-                sentence = None  # a worker that died after its work was done
-            elif sentence is None:
-                sentence = "its worker ended without a result"
-            yield Ended(done.job, sentence)
-            followers = waiting.pop(done.job.id, [])
-            if sentence is None:
+            yield ended
+            followers = waiting.pop(ended.job.id, [])
+            if ended.sentence is None:
                 ready = [*followers, *ready]
             else:
                 for follower in followers:
-                    write_failure(follower, out, f"choosing its settings failed: {sentence}")
-                    yield Ended(follower, f"choosing its settings failed: {sentence}")
-            if done.lost and sentence:
-                write_failure(done.job, out, sentence)
+                    write_failure(follower, out, f"choosing its settings failed: {ended.sentence}")
+                    yield Ended(follower, f"choosing its settings failed: {ended.sentence}")
     finally:
         engine.close()
+
+
+def next_ended(engine: Engine, out: Path) -> Ended:
+    """Wait for a job to end. A job whose workers were lost has failed, unless its work was done by then."""
+    done = engine.next_done()
+    if done.job.done(out):
+        return Ended(done.job, None)
+    if done.lost or failure(done.job, out) is None:
+        write_failure(done.job, out, done.lost or "its worker ended without a result")
+    return Ended(done.job, failure(done.job, out))

@@ -213,8 +213,7 @@ def engine_named(name: str, call: Call, out: Path, workers: int | None, threads:
     """
     if (workers is not None and workers < 1) or threads < 1:
         raise SettingsError("--workers and --threads must be 1 or more")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = workers or max(1, cores // threads)
+    workers = workers or workers_here(threads)
     if name == "local":
         if address is not None:
             raise SettingsError("--address is for --engine ray; leave it out")
@@ -222,3 +221,9 @@ def engine_named(name: str, call: Call, out: Path, workers: int | None, threads:
     if name == "ray":
         return RayEngine(call, out, address, workers, threads)
     raise SettingsError(f"there is no engine '{name}'; there are local, ray")
+
+
+def workers_here(threads: int) -> int:
+    """As many jobs at a time as this machine's cores allow at `threads` each; at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from unseen.asking import build_task
-from unseen.data.dataset import Dataset
 from unseen.data.opening import BUILT_IN
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.protocol import PROTOCOLS, Task, versions
@@ -227,19 +226,23 @@ def jobs_of(
         selection_seed: see `Grid`.
         variants: name → changes of what was chosen; the task as it is has the name "" and none.
     """
-    source = source if source in BUILT_IN else str(Path(source).expanduser().resolve())
-    about = {"source": source, "command": command, "unseen": _unseen(task.dataset, task.split)}
+    about = _about(task, source, command)
     if selection_seed is None and len(variants) > 1:
         selection_seed = task.seed
     needs = None
     if task.protocol == "blind" and task.selection is None and selection_seed is not None:
-        chosen = Job("choose", _description(replace(task, seed=selection_seed)), about=about)
+        chosen = choice_of(replace(task, seed=selection_seed), source, command)
         needs = chosen.id
         yield chosen
     elif len(variants) > 1:
         task = _with_steps(task)
     for variant, changes in variants.items():
         yield Job("run", _description(task), needs, variant, changes, showing and not variant, about)
+
+
+def choice_of(task: Task, source: str, command: str) -> Job:
+    """What `blind` chooses for a task, as a job of its own."""
+    return Job("choose", _description(task), about=_about(task, source, command))
 
 
 def _with_steps(task: Task) -> Task:
@@ -256,5 +259,7 @@ def _description(task: Task) -> dict[str, Any]:
     return description | {"dataset": task.dataset.name, "versions": versions(task.method.name)}
 
 
-def _unseen(data: Dataset, split: str) -> list[str]:
-    return [data.classes.names[i] for i in data.split(split).unseen]
+def _about(task: Task, source: str, command: str) -> dict[str, Any]:
+    source = source if source in BUILT_IN else str(Path(source).expanduser().resolve())
+    unseen = [task.dataset.classes.names[i] for i in task.dataset.split(task.split).unseen]
+    return {"source": source, "command": command, "unseen": unseen}

@@ -32,6 +32,8 @@ from unseen.runs import Busy, describe, hashes, locked, oracle_row, run_in_folde
 from unseen.storage import hash_of, read_json, write_json
 
 FAILURE = "failure.json"
+MARKERS = ("bench.json", "tune.json")
+"""A folder for jobs holds one of these, written by the process that hands them out."""
 BUSY_SECONDS = 0.5
 """How often a folder that another process works in is looked at."""
 
@@ -82,7 +84,7 @@ def carry_out(job: Job, out: Path) -> None:
 
     Raises Stopped when Ctrl-C or SIGTERM stopped it; what was done is saved.
     """
-    if not (out / "bench.json").exists():
+    if not any((out / marker).exists() for marker in MARKERS):
         raise RunError(f"{out} cannot be seen from the machine that does the work; choose a folder that all machines share")
     while not job.done(out):
         try:
@@ -104,19 +106,24 @@ def _one_try(job: Job, out: Path) -> None:
     except (Stopped, Busy):
         raise
     except UnseenError as error:
-        write_failure(job, out, str(error))
+        write_failure(job, out, str(error), error)
     except Exception as error:
         sentence = f"an error inside unseen ({type(error).__name__}: {error}); please report it with {folder / FAILURE}"
-        write_failure(job, out, sentence, traceback.format_exc())
+        write_failure(job, out, sentence, error, traceback.format_exc())
     finally:
         torch.set_num_threads(before)
 
 
-def write_failure(job: Job, out: Path, sentence: str, trace: str = "") -> None:
-    """Keep why a job failed, and which job it is: there may be nothing else in its folder."""
+def write_failure(job: Job, out: Path, sentence: str, error: Exception | None = None, trace: str = "") -> None:
+    """Keep why a job failed, and which job it is: there may be nothing else in its folder.
+
+    Args:
+        error: what was raised; None where the job's worker was lost.
+    """
     names = ("dataset", "split", "method", "protocol", "seed")
     about = {"kind": job.kind, "variant": job.variant} | {name: job.description[name] for name in names}
-    write_json(job.folder(out) / FAILURE, {**about, "sentence": sentence, "traceback": trace})
+    kind_of_error = type(error).__name__ if error else None
+    write_json(job.folder(out) / FAILURE, {**about, "sentence": sentence, "error": kind_of_error, "traceback": trace})
 
 
 def failure(job: Job, out: Path) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from unseen.errors import SettingsError
 from unseen.methods import sddn, tfvaegan
-from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Schedule
+from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
 from unseen.methods.prototype import Prototype
@@ -29,6 +29,7 @@ class Generative:
         presets: published hyper-parameters and recipes by benchmark.
         scalings: at most three; `blind` tries all of them.
         ablations: rows of an ablation table below the whole method: name → hyper-parameters that it changes.
+        search: hyper-parameter → what `unseen tune` tries.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Generative:
     presets: Mapping[str, tuple[Any, Recipe]]
     scalings: tuple[Scaling, ...] = SCALINGS
     ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    search: Mapping[str, Range] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             _schedule,
             tfvaegan.default_fvaegan,
             {name: (tfvaegan.without_decoder(h), recipe) for name, (h, recipe) in tfvaegan.PRESETS.items()},
+            search=tfvaegan.SEARCH_FVAEGAN,
         ),
         Generative(
             "tfvaegan",
@@ -79,6 +82,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             tfvaegan.default,
             tfvaegan.PRESETS,
             ablations=tfvaegan.ABLATIONS,
+            search=tfvaegan.SEARCH,
         ),
         Generative(
             "sddn",
@@ -89,6 +93,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             sddn.default,
             sddn.PRESETS,
             ablations=sddn.ABLATIONS,
+            search=sddn.SEARCH,
         ),
     )
 }

@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -48,6 +48,55 @@ class Schedule:
 
     batch_size: int
     loops: int
+
+
+@dataclass(frozen=True)
+class Floats:
+    """Numbers from `low` to `high`, both included; with `log`, spread evenly over their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf or (self.log and self.low <= 0):
+            raise SettingsError(f"{self} cannot be searched; give low < high, with log both above 0")
+
+    def __contains__(self, value: object) -> bool:
+        return type(value) in (int, float) and self.low <= cast(float, value) <= self.high
+
+
+@dataclass(frozen=True)
+class Ints:
+    """Whole numbers from `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise SettingsError(f"{self} cannot be searched; give low < high")
+
+    def __contains__(self, value: object) -> bool:
+        return type(value) is int and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of a few values that have no order."""
+
+    values: tuple[bool | str, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.values)) < 2:
+            raise SettingsError(f"{self} cannot be searched; give two values or more")
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.values
+
+
+Range = Floats | Ints | Choices
+"""What `unseen tune` tries for one hyper-parameter."""
 
 
 class Streams:

@@ -26,9 +26,13 @@ from torch import Tensor, nn
 
 from unseen.errors import SettingsError
 from unseen.methods.base import (
+    Choices,
     ClassStreams,
     Clock,
     Draw,
+    Floats,
+    Ints,
+    Range,
     Streams,
     above_0,
     load_optimiser_state,
@@ -247,6 +251,29 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "B8 whole, distilled on seen classes only": {"unseen_rows": False},
 }
 """Row of an ablation table → what it changes."""
+
+SEARCH: Mapping[str, Range] = {
+    # Every preset's value lies inside. Left out are switches that make another method of it, lambda_dis, which Adam divides away
+    # again, and widths, latent and batch, which say what a step may cost.
+    "lr": Floats(1e-5, 5e-3, log=True),
+    "lambda_sd": Floats(0.03, 3.0, log=True),
+    "alpha": Floats(0.03, 10.0, log=True),
+    "beta": Floats(0.03, 30.0, log=True),
+    "lambda_cg": Floats(0.0, 1.0),
+    "warmup": Ints(0, 30),
+    "lambda_rel": Floats(0.03, 100.0, log=True),
+    "lambda_m": Floats(0.01, 3.0, log=True),
+    "lambda_tc": Floats(1e-3, 3.0, log=True),
+    "rho0": Floats(1e-4, 0.1, log=True),
+    "kappa0": Floats(1e-3, 1.0, log=True),
+    "encoder_dropout": Floats(0.0, 0.5),
+    "generator_dropout": Floats(0.0, 0.5),
+    "autoencoder_dropout": Floats(0.0, 0.5),
+    "sigma": Floats(0.1, 3.0, log=True),
+    "embedding_noise": Floats(0.0, 2.0),
+    "sample_noise": Choices((True, False)),
+}
+"""Hyper-parameter → what `unseen tune` tries."""
 
 
 def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:

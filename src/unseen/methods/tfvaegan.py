@@ -25,9 +25,13 @@ from torch import Tensor, nn
 
 from unseen.errors import SettingsError
 from unseen.methods.base import (
+    Choices,
     ClassStreams,
     Clock,
     Draw,
+    Floats,
+    Ints,
+    Range,
     Streams,
     above_0,
     load_optimiser_state,
@@ -134,6 +138,30 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "+ feature transform": {"feedback_loops": 1},
 }
 """Row of an ablation table → what it changes."""
+
+SEARCH: Mapping[str, Range] = {
+    # Every published value lies inside. gamma_D is left out: Adam divides it away again. So are switches that make another
+    # method of it, and width, latent and batch, which say what a step may cost.
+    "lr": Floats(1e-5, 5e-3, log=True),
+    "decoder_lr": Floats(1e-5, 5e-3, log=True),
+    "feedback_lr": Floats(1e-6, 1e-3, log=True),
+    "gamma_G": Floats(0.1, 100.0, log=True),
+    "beta": Floats(1e-3, 1.0, log=True),
+    "a1": Floats(3e-3, 3.0, log=True),
+    "a2": Floats(3e-3, 3.0, log=True),
+    "critic_iterations": Ints(1, 5),
+    "encoded_noise": Choices((True, False)),
+    "freeze_decoder": Choices((False, True)),
+    "sigma": Floats(0.1, 3.0, log=True),
+    "embedding_noise": Floats(0.0, 2.0),
+    "sample_noise": Choices((True, False)),
+}
+"""Hyper-parameter → what `unseen tune` tries."""
+
+_OF_DECODER = ("decoder_lr", "feedback_lr", "beta", "a1", "a2", "freeze_decoder")
+
+SEARCH_FVAEGAN: Mapping[str, Range] = {name: tried for name, tried in SEARCH.items() if name not in _OF_DECODER}
+"""As `SEARCH`, for f-VAEGAN-D2."""
 
 
 def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:

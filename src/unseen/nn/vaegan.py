@@ -53,7 +53,10 @@ def vae_loss(x_hat: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor, sigma
         sigma: None for Σ BCE(x̂, x), where features lie in [0, 1]; else ½ ‖x̂ − x‖² / σ².
     """
     if sigma is None:
-        reconstruction = F.binary_cross_entropy((x_hat + TINY).clamp(max=1), x, reduction="sum")
+        p = (x_hat + TINY).clamp(max=1)
+        # Of a network that has diverged p is NaN, which torch answers by an error, or on a GPU by giving up the device. The
+        # last term makes the loss NaN again; else it is 0.
+        reconstruction = F.binary_cross_entropy(p.nan_to_num(0.5), x, reduction="sum") + 0 * p.sum()
     else:
         reconstruction = (x_hat - x).square().sum() / (2 * sigma**2)
     kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()

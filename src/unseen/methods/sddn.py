@@ -253,8 +253,8 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 """Row of an ablation table → what it changes."""
 
 SEARCH: Mapping[str, Range] = {
-    # Every preset's value lies inside. Left out are switches that make another method of it, lambda_dis, which Adam divides away
-    # again, and widths, latent and batch, which say what a step may cost.
+    # Every preset's value lies inside. Left out are switches that make another method of it, lambda_dis, which Adam divides
+    # away again, and widths, latent and batch, which say what a step may cost.
     "lr": Floats(1e-5, 5e-3, log=True),
     "lambda_sd": Floats(0.03, 3.0, log=True),
     "alpha": Floats(0.03, 10.0, log=True),

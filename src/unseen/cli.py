@@ -318,6 +318,20 @@ def ablate(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `unseen bench` wrote, finished or not.")],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="What the others are compared with; class-gaussian if it was run.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; DIR/report.html if not given.")] = None,
+) -> None:
+    """Write the page of a benchmark: leaderboard, figures, ablations, costs, and where every number comes from."""
+    from unseen.report.bench_assemble import write_bench_report
+
+    print(f"page: {write_bench_report(folder, _command(), out, baseline)}")
+
+
+@app.command()
 def methods(as_json: AsJson = False) -> None:
     """List the methods, ours and those of other installed distributions."""
     from unseen.methods import Generative, all_methods
@@ -434,6 +448,8 @@ def _bench(
         for part in overview(out):
             console.print(part, soft_wrap=isinstance(part, str))
         print(f"results: {out / 'results.csv'}")
+    if (page := _write_bench_page(out)) and not as_json:
+        print(f"page: {page}")
     if failed:
         raise RunError(f"{failed} of {len(runs)} runs failed; the others are kept, and the same command tries these again")
 
@@ -553,6 +569,9 @@ def _print_table(rows: list[dict[str, Any]], caption: str) -> None:
             str(row["steps"] or "–"),
             f"{row['seconds']:.0f}",
         )
+        if alone := row.get("module_alone"):
+            figures = (percent(alone[key]) for key in ("T1", "U", "S", "H"))
+            table.add_row("  its module alone", *figures, "–", percent(alone["AUSUC"]), percent(alone["H"]), *"––––")
     Console(width=max(120, Console().width)).print(table)
 
 
@@ -614,6 +633,17 @@ def _write_page(path: Path, *contents: Any) -> Path | None:
 
     try:
         return write_report(path, *contents)
+    except MissingDependency as missing:
+        _say(f"note: {missing}", "yellow")
+        return None
+
+
+def _write_bench_page(folder: Path) -> Path | None:
+    """The page of a benchmark, without which its tables are tables still."""
+    from unseen.report.bench_assemble import write_bench_report
+
+    try:
+        return write_bench_report(folder, _command())
     except MissingDependency as missing:
         _say(f"note: {missing}", "yellow")
         return None

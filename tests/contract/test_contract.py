@@ -54,6 +54,11 @@ VAE_GAN: dict[str, Any] = {
 OTHERWISE: dict[str, dict[str, Any]] = {
     "fvaegan": VAE_GAN,
     "tfvaegan": VAE_GAN,
+    "bsegn": {
+        **VAE_GAN,
+        "never_changes": {**VAE_GAN["never_changes"], "network.centre": "the mean embedding of the classes of training"},
+        "by_heart": {"cycle_lr": 1e-2, "fem_lr": 1e-2},
+    },
     "sddn": {
         "reconstruction": "reconstruction",
         "bernoulli": False,

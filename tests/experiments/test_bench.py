@@ -33,7 +33,7 @@ class Pretend:
         self._queue.append(job)
         self.most = max(self.most, len(self._queue))
 
-    def next_done(self) -> Done:
+    def next_done(self, seconds: float | None = None) -> Done:
         job = self._queue.popleft()
         if self.lose and self.lose in str(job):
             return Done(job, "its process died 3 times")
@@ -109,17 +109,20 @@ def test_a_worker_that_dies_after_its_work_was_done_lost_nothing(quick_grid: Qui
     [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
 
     class Late(Pretend):
-        def next_done(self) -> Done:
+        def next_done(self, seconds: float | None = None) -> Done:
             return Done(super().next_done().job, "its process died 3 times")
 
     assert [end.sentence for end in work_through([job], bench_folder, Late(bench_folder))] == [None]
 
 
-def test_a_worker_that_leaves_nothing_is_a_failure(quick_grid: QuickGrid, bench_folder: Path) -> None:
+def test_a_worker_that_leaves_nothing_is_a_failure(
+    quick_grid: QuickGrid, bench_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unseen.experiments.bench.SIGHT_SECONDS", 0.0)
     [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
 
     class Idle(Pretend):
-        def next_done(self) -> Done:
+        def next_done(self, seconds: float | None = None) -> Done:
             return Done(self._queue.popleft())
 
     [end] = work_through([job], bench_folder, Idle(bench_folder))
@@ -141,6 +144,13 @@ def test_a_folder_keeps_every_command_once(tmp_path: Path) -> None:
     for command in ("unseen bench a", "unseen bench b", "unseen bench a"):
         open_folder(tmp_path / "out", command)
     assert commands_of(tmp_path / "out") == ["unseen bench a", "unseen bench b"]
+
+
+def test_a_folder_that_another_command_has_just_made_is_gone_on_with(tmp_path: Path) -> None:
+    """As where many commands are begun at once: it holds bench.json under the name it is written under, and nothing else."""
+    (tmp_path / ".bench.json.abc123").write_text("{")
+    open_folder(tmp_path, "unseen bench a")
+    assert commands_of(tmp_path) == ["unseen bench a"]
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

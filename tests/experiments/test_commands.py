@@ -47,6 +47,7 @@ def test_bench_runs_prints_and_does_nothing_twice(toy_folder: Path, tmp_path: Pa
         "Average rank in H, protocol blind",
         "How often test rows were scored",
         "results.csv",
+        "report.html",
     ):
         assert shown in words(first.stdout)
     rows = json.loads(unseen(*command, "--out", tmp_path / "out", "--json").stdout)
@@ -60,6 +61,7 @@ def test_bench_runs_prints_and_does_nothing_twice(toy_folder: Path, tmp_path: Pa
     again = unseen(*command, "--out", tmp_path / "out")
     assert "8 runs, of which 8 are finished already" in again.stderr
     assert again.stdout == first.stdout
+    assert (tmp_path / "out" / "report.html").read_text().count('<tr data-protocol="0"') == 2
     commands = read_json(tmp_path / "out" / "bench.json")["commands"]
     assert [("--json" in line) for line in commands] == [False, True]
 

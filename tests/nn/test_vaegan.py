@@ -48,7 +48,7 @@ def test_vae_loss_of_a_diverged_network_is_nan_and_no_error() -> None:
     x_hat = torch.tensor([[0.5, math.nan]], requires_grad=True)
     loss = vae_loss(x_hat, torch.tensor([[1.0, 0.0]]), torch.zeros(1, 1), torch.zeros(1, 1), None)
     assert loss.isnan()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def test_vae_loss_survives_a_saturated_sigmoid() -> None:

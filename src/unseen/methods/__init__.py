@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import sddn, tfvaegan
+from unseen.methods import bsegn, sddn, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -57,6 +57,10 @@ def _schedule(hyperparameters: tfvaegan.Hyperparameters) -> Schedule:
     return Schedule(hyperparameters.batch_size, hyperparameters.feedback_loops)
 
 
+def _one_loop(hyperparameters: bsegn.Hyperparameters | sddn.Hyperparameters) -> Schedule:
+    return Schedule(hyperparameters.batch_size, loops=1)
+
+
 METHODS: Mapping[str, Generative | ClosedForm] = {
     entry.name: entry
     for entry in (
@@ -85,11 +89,23 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             search=tfvaegan.SEARCH,
         ),
         Generative(
+            "bsegn",
+            "BSeGN (re-created from its abstract)",
+            bsegn.Hyperparameters,
+            bsegn.BSeGN,
+            _one_loop,
+            bsegn.default,
+            bsegn.PRESETS,
+            scalings=bsegn.SCALINGS,
+            ablations=bsegn.ABLATIONS,
+            search=bsegn.SEARCH,
+        ),
+        Generative(
             "sddn",
-            "SDDN (re-created)",
+            "SDDN (re-created from its abstract)",
             sddn.Hyperparameters,
             sddn.SDDN,
-            lambda hyperparameters: Schedule(hyperparameters.batch_size, sddn.SDDN.loops),
+            _one_loop,
             sddn.default,
             sddn.PRESETS,
             ablations=sddn.ABLATIONS,

@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -190,6 +190,15 @@ class GenerativeMethod(Protocol):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly where `state` was taken."""
+        ...
+
+
+@runtime_checkable
+class ScoresAlone(Protocol):
+    """Optional: a part of the method classifies by itself, and a result row says how well, as a diagnosis."""
+
+    def alone(self) -> tuple[Callable[[Tensor], Tensor], LinearScores] | None:
+        """A map (n, d) → (n, k), and the scores of all C classes in its values; None where the part is switched off."""
         ...
 
 

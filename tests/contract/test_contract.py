@@ -35,7 +35,7 @@ Solver = Any
 """The class of a closed-form method."""
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_method" / "own_method.py"
-SMALL: dict[str, Any] = {"hidden": 16, "half": 12, "refiner": 16, "warmup": 1}
+SMALL: dict[str, Any] = {"hidden": 16, "half": 12, "refiner": 16, "warm_up": 1}
 """Replaces these of the default hyper-parameters, where a method has them."""
 CHANGES: dict[str, dict[str, Any]] = {
     # Form of the features → what else differs: the published form of each method, and the one for data without a preset.

@@ -37,7 +37,7 @@ from unseen.methods.sddn import (
 from unseen.scaling import ScaledView
 
 World = Callable[..., ScaledView]
-SMALL: dict[str, Any] = {"hidden": 16, "half": 5, "refiner": 7, "latent": 4, "batch_size": 12, "lr": 1e-2, "warmup": 1}
+SMALL: dict[str, Any] = {"hidden": 16, "half": 5, "refiner": 7, "latent": 4, "batch_size": 12, "lr": 1e-2, "warm_up": 1}
 """Narrow, and with a learning rate at which a wrong update is seen at once."""
 EPOCH = 2
 """Steps of an epoch in these tests."""
@@ -209,7 +209,7 @@ class PlainTrainer:
         kinds = [(x, y, True), (x_tilde.detach(), y, True)]
         refined = [x, x_tilde.detach()]
         if s.lambda_sd:
-            if s.unseen_rows and epoch >= s.warmup:
+            if s.unseen_rows and epoch >= s.warm_up:
                 count = round(rows * len(self.view.unseen) / len(self.view.seen))
                 picked = torch.randint(len(self.view.unseen), (count,), generator=self.streams["unseen classes"])
                 classes = self.view.unseen[picked]
@@ -684,7 +684,7 @@ def test_sample_noise_has_the_width_of_the_gaussian_reconstruction(small_world: 
 
 def test_unseen_classes_join_after_the_warm_up_and_in_proportion(small_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     view = small_world()
-    method, draw = build(view, warmup=2), Batches(view)
+    method, draw = build(view, warm_up=2), Batches(view)
     rows: list[int] = []
     student = method.student.forward
     monkeypatch.setattr(method.student, "forward", lambda x: rows.append(len(x)) or student(x))
@@ -770,7 +770,7 @@ def test_presets_are_those_of_the_specification() -> None:
         assert SPECIFIED[name] == (
             s.lr, s.half, s.lambda_rel, s.lambda_tc, s.lambda_dis, s.dis_step, s.kappa0, s.rho0, s.encoder_dropout,
             s.generator_dropout, s.autoencoder_dropout, s.weight_decay, recipe.epochs, recipe.synthetic,
-            recipe.classifier_lr, recipe.classifier_epochs, s.warmup,
+            recipe.classifier_lr, recipe.classifier_epochs, s.warm_up,
         ), name  # fmt: skip
         assert (s.hidden, s.refiner, s.latent, s.batch_size, s.generator, s.fusion) == (2048, 0, 20, 64, "cvae", "F2")
         assert (s.temperature, s.alpha, s.beta, s.lambda_sd, s.lambda_rec) == (4, 1, 1, 1, 1)

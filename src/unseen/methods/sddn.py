@@ -72,8 +72,8 @@ class Hyperparameters:
         lambda_sd: self-distillation; 0 leaves S and T out, and x̂ is x.
         alpha, beta: in it, distillation of soft labels and of features.
         temperature: K of the soft labels.
-        unseen_rows: distil on synthetic rows of unseen classes too, once `warmup` epochs are over.
-        warmup: in epochs.
+        unseen_rows: distil on synthetic rows of unseen classes too, once `warm_up` epochs are over.
+        warm_up: in epochs.
         heads: classes that S and T tell apart: `all`, or `seen`, where synthetic unseen rows add no cross-entropy.
         teacher: `pyramid`, or `mlp` on [F₁, F₂, F₃].
         detach_teacher: T's cross-entropy stops at T.
@@ -117,7 +117,7 @@ class Hyperparameters:
     beta: float = 1.0
     temperature: float = 4.0
     unseen_rows: bool = True
-    warmup: int = 30
+    warm_up: int = 30
     heads: Literal["all", "seen"] = "all"
     teacher: Literal["pyramid", "mlp"] = "pyramid"
     detach_teacher: bool = False
@@ -145,7 +145,7 @@ class Hyperparameters:
         above_0(lr=self.lr, temperature=self.temperature, sigma=self.sigma)
         for name in (
             "refiner", "weight_decay", "gamma_D", "gamma_G", "penalty", "kappa0", "lambda_cg", "lambda_sd", "alpha", "beta",
-            "warmup", "lambda_rec", "lambda_cross", "lambda_rel", "lambda_m", "lambda_tc", "rho0", "lambda_dis",
+            "warm_up", "lambda_rec", "lambda_cross", "lambda_rel", "lambda_m", "lambda_tc", "rho0", "lambda_dis",
             "attribute_noise", "embedding_noise",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
@@ -197,7 +197,7 @@ def _preset(
         kappa0=kappa0,
         rho0=rho0,
         weight_decay=weight_decay,
-        **{"warmup": 20, **others},
+        **{"warm_up": 20, **others},
     )
 
 
@@ -208,7 +208,7 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
     # SDGZSL has not (self-distillation, M) is as in the defaults above. Embeddings are not centred: `att` as stored, which in
     # the public files has unit length already.
     "awa2": (
-        _preset(_LOW, 0.01, 0.001, lr=3e-5, half=1024, lambda_rel=0.5, lambda_tc=1.0, lambda_dis=0.3, dis_step=2, warmup=10),
+        _preset(_LOW, 0.01, 0.001, lr=3e-5, half=1024, lambda_rel=0.5, lambda_tc=1.0, lambda_dis=0.3, dis_step=2, warm_up=10),
         _softmax(220, 5000, 0.003),
     ),
     "cub": (Hyperparameters(), _softmax(600, 1000, 0.002)),  # 312 attributes
@@ -260,7 +260,7 @@ SEARCH: Mapping[str, Range] = {
     "alpha": Floats(0.03, 10.0, log=True),
     "beta": Floats(0.03, 30.0, log=True),
     "lambda_cg": Floats(0.0, 1.0),
-    "warmup": Ints(0, 30),
+    "warm_up": Ints(0, 30),
     "lambda_rel": Floats(0.03, 100.0, log=True),
     "lambda_m": Floats(0.01, 3.0, log=True),
     "lambda_tc": Floats(1e-3, 3.0, log=True),
@@ -294,7 +294,7 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
         lambda_rel=1.0,
         lambda_tc=0.1,
         dis_step=2,
-        warmup=10,
+        warm_up=10,
         embedding_noise=1.0,
         sample_noise=True,
     )
@@ -711,7 +711,7 @@ class SDDN(nn.Module):
         assert self.teacher_head is not None
         s = self.settings
         rows, targets = seen_rows, self.column[y].repeat(2)
-        if self.uses_unseen_embeddings and epoch >= s.warmup:
+        if self.uses_unseen_embeddings and epoch >= s.warm_up:
             unseen_rows, classes = self._unseen_rows(seen_rows.dtype)
             rows = torch.cat([seen_rows, unseen_rows])
             if s.heads == "all":

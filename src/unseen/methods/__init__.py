@@ -108,6 +108,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             _one_loop,
             sddn.default,
             sddn.PRESETS,
+            scalings=sddn.SCALINGS,
             ablations=sddn.ABLATIONS,
             search=sddn.SEARCH,
         ),

@@ -44,7 +44,7 @@ from unseen.nn import vaegan
 from unseen.nn.critic import Critic, update_critic
 from unseen.nn.learning import SLOPE, TINY, descend, initialise
 from unseen.recipe import Recipe
-from unseen.scaling import ScaledView
+from unseen.scaling import ScaledView, Scaling
 
 Drop = Callable[[Tensor], Tensor]
 """Dropout that draws from a named stream. Networks that are given none are not in training."""
@@ -234,6 +234,9 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
     ),
 }
 
+SCALINGS: tuple[Scaling, ...] = ("whitened",)
+"""What `blind` tries: with a second one its folds would take longer than minutes."""
+
 _NO_DISTILLATION: Mapping[str, Any] = {"lambda_sd": 0.0, "lambda_cg": 0.0}
 _NO_DISENTANGLEMENT: Mapping[str, Any] = {
     "lambda_rec": 0.0, "lambda_cross": 0.0, "lambda_rel": 0.0, "lambda_m": 0.0, "lambda_tc": 0.0, "fusion": "F5",
@@ -284,10 +287,10 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     """
     hyperparameters = Hyperparameters(
         hidden=256 if d <= 1536 else 512,
-        half=128,
+        half=256,
         refiner=128,
         latent=min(16, a),
-        lr=5e-4,
+        lr=1e-3,
         weight_decay=1e-6,
         kappa0=0.1,
         rho0=0.02,

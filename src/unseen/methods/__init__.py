@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import bsegn, dfca, gsmflow, tfvaegan
+from unseen.methods import bsegn, dfca, gsmflow, sddn, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -57,7 +57,7 @@ def _schedule(hyperparameters: tfvaegan.Hyperparameters) -> Schedule:
     return Schedule(hyperparameters.batch_size, hyperparameters.feedback_loops)
 
 
-def _one_loop(hyperparameters: bsegn.Hyperparameters) -> Schedule:
+def _one_loop(hyperparameters: bsegn.Hyperparameters | sddn.Hyperparameters) -> Schedule:
     return Schedule(hyperparameters.batch_size, loops=1)
 
 
@@ -93,7 +93,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             "GSMFlow",
             gsmflow.Hyperparameters,
             gsmflow.GSMFlow,
-            lambda hyperparameters: Schedule(hyperparameters.batch_size, loops=1),
+            _one_loop,
             gsmflow.default,
             gsmflow.PRESETS,
             ablations=gsmflow.ABLATIONS,
@@ -104,7 +104,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             "DFCA",
             dfca.Hyperparameters,
             dfca.DFCA,
-            lambda hyperparameters: Schedule(hyperparameters.batch_size, dfca.DFCA.loops),
+            _one_loop,
             dfca.default,
             dfca.PRESETS,
             scalings=("minmax", "whitened"),
@@ -122,6 +122,18 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             scalings=bsegn.SCALINGS,
             ablations=bsegn.ABLATIONS,
             search=bsegn.SEARCH,
+        ),
+        Generative(
+            "sddn",
+            "SDDN (re-created from its abstract)",
+            sddn.Hyperparameters,
+            sddn.SDDN,
+            _one_loop,
+            sddn.default,
+            sddn.PRESETS,
+            scalings=sddn.SCALINGS,
+            ablations=sddn.ABLATIONS,
+            search=sddn.SEARCH,
         ),
     )
 }

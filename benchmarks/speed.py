@@ -1,8 +1,10 @@
-"""One iteration of TF-VAEGAN against the plain transcription of its formulas: `make bench` → benchmarks/results/speed.jsonl.
+"""One iteration of a method against the plain transcription of its formulas: `make bench` → benchmarks/results/speed.jsonl.
 
-The plain form is the one that the tests prove equal (tests/methods/test_tfvaegan.py): autograd throughout, three critic passes,
-double backward for the penalty, graphs for fakes, unfused Adam. Both see the same batches; runs alternate, and the
-median of the paired ratios counts, so a machine whose speed drifts does not matter. `--published` adds AWA2's full width.
+The plain forms are those that the tests prove equal. TF-VAEGAN's (tests/methods/test_tfvaegan.py): autograd throughout, three
+critic passes, double backward for the penalty, graphs for fakes. GSMFlow's (tests/methods/test_gsmflow.py): one first layer for
+feature and condition, the condition computed for each row, all pairs of rows and classes in the relation network, a backward
+pass for each loss. Adam is unfused in both. Both forms see the same batches; runs alternate, seconds are of the processor, and
+the median of the paired ratios counts, so a machine whose speed drifts does not matter. `--published` adds AWA2's full width.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "methods"))
 
+import test_gsmflow  # noqa: E402
 import torch  # noqa: E402
 from test_tfvaegan import PlainTrainer, RecordedStreams, weights  # noqa: E402
 
 from unseen.evaluation.protocol import versions  # noqa: E402
+from unseen.methods import gsmflow  # noqa: E402
 from unseen.methods.base import Clock  # noqa: E402
 from unseen.methods.tfvaegan import PRESETS, TFVAEGAN  # noqa: E402
 from unseen.scaling import ScaledView  # noqa: E402
@@ -36,32 +40,34 @@ ROWS = ROOT / "benchmarks" / "results" / "speed.jsonl"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--published", action="store_true", help="AWA2's full width too (4096)")
+    parser.add_argument("--only", choices=("tfvaegan", "gsmflow"), help="measure this method alone")
     arguments = parser.parse_args()
     ROWS.parent.mkdir(parents=True, exist_ok=True)
-    for hidden in (512, 1024, *((4096,) if arguments.published else ())):
-        for loop in (0, 1):
-            row = measure(hidden, loop)
-            print(
-                f"width {hidden}, loop {loop}: plain {row['plain_seconds']:.3f} s, ours {row['our_seconds']:.3f} s, "
-                f"{row['ratio']:.1f} times as fast (from {row['ratio_min']:.1f} to {row['ratio_max']:.1f})",
-                flush=True,
-            )
-            with ROWS.open("a") as file:
-                file.write(json.dumps(row, sort_keys=True) + "\n")
+    published = arguments.published
+    if arguments.only != "gsmflow":
+        for hidden in (512, 1024, *((4096,) if published else ())):
+            for loop in (0, 1):
+                tell(f"TF-VAEGAN, width {hidden}, loop {loop}", measure(hidden, loop))
+    if arguments.only != "tfvaegan":
+        for hidden in (512, *((2048,) if published else ())):
+            for part in ("step", "relation", "mining"):
+                tell(f"GSMFlow, width {hidden}, {part}", measure_gsmflow(hidden, part))
+
+
+def tell(label: str, row: dict[str, object]) -> None:
+    """Print a row and keep it."""
+    print(
+        f"{label}: plain {row['plain_seconds']:.3f} s, ours {row['our_seconds']:.3f} s, "
+        f"{row['ratio']:.1f} times as fast (from {row['ratio_min']:.1f} to {row['ratio_max']:.1f})",
+        flush=True,
+    )
+    with ROWS.open("a") as file:
+        file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
 def measure(hidden: int, loop: int) -> dict[str, object]:
     """Paired times of one iteration at AWA2's shape: d 2048, a 85, batch 64."""
-    generator = torch.Generator().manual_seed(0)
-    view = ScaledView(
-        features=torch.rand(640, 2048, generator=generator),
-        labels=torch.arange(640) % 40,
-        embeddings=torch.nn.functional.normalize(torch.randn(50, 85, generator=generator), dim=1),
-        names=tuple(f"class {k}" for k in range(50)),
-        seen=torch.arange(40),
-        unseen=torch.arange(40, 50),
-        unit_interval=True,
-    )
+    view, generator = awa2(640)
     settings = replace(PRESETS["awa2"][0], hidden=hidden, freeze_decoder=False)
     method = TFVAEGAN(view, settings, seed=0)
     streams = method.streams = RecordedStreams(seed=0)
@@ -80,11 +86,54 @@ def measure(hidden: int, loop: int) -> dict[str, object]:
         ours = timed(lambda: method.step(draw, Clock(loop * 10, 10)))
         theirs = timed(lambda: plain.iteration(loop, batches, streams.drawn))
         pairs.append((theirs, ours))
+    return {"what": "TF-VAEGAN iteration, d 2048, a 85, batch 64", "hidden": hidden, "loop": loop, **compared(pairs)}
+
+
+def measure_gsmflow(hidden: int, part: str) -> dict[str, object]:
+    """Paired times at AWA2's shape, batch 256: of one step, of one step of relation training, of mining a batch twice."""
+    view, generator = awa2(1280)
+    settings = replace(gsmflow.PRESETS["awa2"][0], hidden=hidden, relation_hidden=hidden, mining_steps=2, anchor_classes="seen")
+    method = gsmflow.GSMFlow(view, settings, seed=0)
+    streams = method.streams = test_gsmflow.RecordedStreams(seed=0)
+    plain = test_gsmflow.PlainTrainer(test_gsmflow.weights(method), settings, view)
+    pairs = []
+    for _ in range(PAIRS + 1):  # the first pair warms up
+        rows = torch.randperm(1280, generator=generator)[:256]
+        batch = view.features[rows], view.labels[rows]
+        if part == "step":
+            ours = timed(lambda batch=batch: method.step(lambda: batch, Clock(0, 5)))
+            theirs = timed(lambda batch=batch: plain.step(*batch, streams.drawn, settings.lr))
+        elif part == "relation":
+            ours = timed(lambda batch=batch: method.prepare(lambda: batch, Clock(0, 5)))
+            theirs = timed(lambda batch=batch: plain.train_relation(*batch))
+        else:
+            method.mined_rows[:256] = rows
+            ours = timed(lambda batch=batch: method.prepare(lambda: batch, Clock(method.relation_steps, 5)))
+            theirs = timed(lambda batch=batch: plain.mine(*batch, settings.mining_rate))
+        pairs.append((theirs, ours))
+    what = {"step": "step", "relation": "step of relation training", "mining": "mining of a batch in two steps"}[part]
+    return {"what": f"GSMFlow {what}, d 2048, a 85, batch 256", "hidden": hidden, **compared(pairs)}
+
+
+def awa2(rows: int) -> tuple[ScaledView, torch.Generator]:
+    """Random rows of AWA2's shape: d 2048, a 85, 40 seen and 10 unseen classes."""
+    generator = torch.Generator().manual_seed(0)
+    view = ScaledView(
+        features=torch.rand(rows, 2048, generator=generator),
+        labels=torch.arange(rows) % 40,
+        embeddings=torch.nn.functional.normalize(torch.randn(50, 85, generator=generator), dim=1),
+        names=tuple(f"class {k}" for k in range(50)),
+        seen=torch.arange(40),
+        unseen=torch.arange(40, 50),
+        unit_interval=True,
+    )
+    return view, generator
+
+
+def compared(pairs: list[tuple[float, float]]) -> dict[str, object]:
+    """Medians of seconds (plain, ours) and of their ratios, without the first pair; and where they were measured."""
     ratios = [theirs / ours for theirs, ours in pairs[1:]]
     return {
-        "what": "TF-VAEGAN iteration, d 2048, a 85, batch 64",
-        "hidden": hidden,
-        "loop": loop,
         "pairs": PAIRS,
         "plain_seconds": statistics.median(theirs for theirs, _ in pairs[1:]),
         "our_seconds": statistics.median(ours for _, ours in pairs[1:]),
@@ -92,15 +141,16 @@ def measure(hidden: int, loop: int) -> dict[str, object]:
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
         "threads": torch.get_num_threads(),
+        "clock": "process_time",
         "command": "make bench",
         "versions": versions(),
     }
 
 
 def timed(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     work()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 if __name__ == "__main__":

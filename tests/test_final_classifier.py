@@ -71,6 +71,43 @@ def test_rows_are_real_seen_ones_then_synthetic_unseen_ones(trained: tuple[Scale
     assert alone.synthetic == rows.synthetic == 12
 
 
+@pytest.mark.parametrize(("drawn", "made", "weight"), [(3, 3, 4.0), (8, 8, 1.5), (0, 12, 1.0), (12, 12, 1.0), (50, 12, 1.0)])
+def test_of_many_rows_some_are_drawn_and_weigh_as_much(
+    drawn: int, made: int, weight: float, trained: tuple[ScaledView, TFVAEGAN]
+) -> None:
+    view, method = trained
+    rows = classifier_rows(method, view, 12, seed=5, drawn=drawn)
+    fewer = classifier_rows(method, view, made, seed=5)
+    assert torch.equal(rows.features, fewer.features)
+    assert torch.equal(rows.labels, fewer.labels)
+    assert rows.synthetic == 4 * made
+    assert rows.weights.tolist() == [1.0] * 60 + [weight] * (4 * made)
+
+
+@pytest.mark.parametrize("batch", [0, 10, 10**6])
+def test_drawn_rows_are_learnt_from_in_as_many_steps_as_all(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And, under `classifier_batch=0`, in batches as large as the number that a class's rows count for."""
+    steps: list[int] = []
+    adam = torch.optim.Adam
+
+    def counting(parameters: list[Tensor], *rest: Any, **named: Any) -> torch.optim.Optimizer:
+        optimiser = adam(parameters, *rest, **named)
+        optimiser.register_step_post_hook(lambda *_: steps.append(len(steps)))
+        return optimiser
+
+    monkeypatch.setattr(torch.optim, "Adam", counting)
+    drawn = make_rows((9, 8, 4, 4), synthetic=8)
+    drawn = replace(drawn, weights=torch.tensor([1.0] * 17 + [5.0] * 8))
+    again = torch.cat([torch.arange(17), torch.arange(17, 25).repeat_interleave(5)])
+    repeated = ClassifierRows(drawn.features[again], drawn.labels[again], torch.ones(57), 40)
+    counts = []
+    for rows in (drawn, repeated):
+        steps.clear()
+        fit_linear_softmax(rows, IDS, Recipe(classifier_epochs=2, classifier_batch=batch), seed=1)
+        counts.append(len(steps))
+    assert counts == [2 * {0: 3, 10: 6, 10**6: 1}[batch]] * 2
+
+
 @pytest.mark.parametrize("at_once", [1, 7, 20])
 def test_chunks_do_not_change_the_rows(
     at_once: int, trained: tuple[ScaledView, TFVAEGAN], monkeypatch: pytest.MonkeyPatch

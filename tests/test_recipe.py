@@ -27,6 +27,7 @@ def test_rows_per_class_are_given_or_follow_the_seen_classes() -> None:
         ("steps", -1),
         ("epochs", -3),
         ("synthetic", -5),
+        ("drawn", -1),
         ("synthetic_ratio", 0.0),
         ("shrinkage", 0.0),
         ("shrinkage", 1.5),

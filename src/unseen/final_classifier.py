@@ -47,11 +47,19 @@ def represent(method: GenerativeMethod, x: Tensor) -> Tensor:
     return torch.cat([method.represent(part) for part in torch.split(x, ROWS_AT_ONCE)])
 
 
-def classifier_rows(method: GenerativeMethod, view: ScaledView, rows_per_class: int, seed: int) -> ClassifierRows:
+def classifier_rows(
+    method: GenerativeMethod, view: ScaledView, rows_per_class: int, seed: int, drawn: int = 0
+) -> ClassifierRows:
     """Real seen rows, then `rows_per_class` synthetic rows of every unseen class, as the method represents them.
 
     Each class's noise is seeded by (seed, class name), so other classes may come and go without changing it.
+
+    Args:
+        drawn: where it is fewer than `rows_per_class` and not 0, so many are synthesised and weigh as much together.
     """
+    weight = 1.0
+    if 0 < drawn < rows_per_class:
+        weight, rows_per_class = rows_per_class / drawn, drawn
     ids = view.unseen.repeat_interleave(rows_per_class)
     streams = ClassStreams(seed, view.names, view.device)
     classes_at_once = max(1, ROWS_AT_ONCE // rows_per_class) * rows_per_class
@@ -64,7 +72,9 @@ def classifier_rows(method: GenerativeMethod, view: ScaledView, rows_per_class: 
         part = method.represent(method.sample(ids[start : start + classes_at_once], streams))
         features[len(view.labels) + start : len(view.labels) + start + len(part)] = part
     labels = torch.cat([view.labels, ids])
-    return ClassifierRows(features, labels, torch.ones(len(labels), device=view.device), len(ids))
+    weights = torch.ones(len(labels), device=view.device)
+    weights[len(view.labels) :] = weight
+    return ClassifierRows(features, labels, weights, len(ids))
 
 
 def fit_final_classifier(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> LinearScores:
@@ -93,9 +103,8 @@ def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: 
     streams = Streams(seed, rows.features.device)
     targets = torch.searchsorted(class_ids, rows.labels)
     count, width = rows.features.shape
-    per_class = rows.synthetic // max(1, len(torch.unique(rows.labels[count - rows.synthetic :])))
-    batch = min(count, recipe.classifier_batch or max(1, per_class))
     weights = rows.weights
+    batch, batches = _batches(rows, recipe)
     if recipe.balanced:
         weights = weights / torch.zeros(len(class_ids), device=weights.device).index_add_(0, targets, weights)[targets]
     weight = 0.02 * streams.normal("initial classifier", len(class_ids), width)
@@ -103,7 +112,7 @@ def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: 
     optimiser = torch.optim.Adam([weight, bias], recipe.classifier_lr, (0.5, 0.999), fused=True)
     order = torch.empty(0, dtype=torch.int64, device=weight.device)
     for _ in range(recipe.classifier_epochs):
-        for _ in range(math.ceil(count / batch)):
+        for _ in range(batches):
             # An epoch's last batch is filled up from the next shuffle, so every batch is full.
             if len(order) < batch:
                 order = torch.cat([order, torch.randperm(count, generator=streams["row order"], device=weight.device)])
@@ -117,6 +126,14 @@ def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: 
             bias.grad = error.sum(dim=0)
             optimiser.step()
         yield LinearScores(weight.clone(), bias.clone())
+
+
+def _batches(rows: ClassifierRows, recipe: Recipe) -> tuple[int, int]:
+    """Rows a batch, and batches an epoch: as many as if every row were there as often as it counts."""
+    start = len(rows.labels) - rows.synthetic
+    counted, synthetic = (max(1, round(float(part.double().sum()))) for part in (rows.weights, rows.weights[start:]))
+    wanted = recipe.classifier_batch or max(1, synthetic // max(1, len(torch.unique(rows.labels[start:]))))
+    return min(len(rows.labels), wanted), math.ceil(counted / min(counted, wanted))
 
 
 def fit_gaussian(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe) -> LinearScores:

@@ -28,6 +28,8 @@ class Recipe:
         synthetic: rows synthesised per unseen class; 0 takes `synthetic_ratio`.
         synthetic_ratio: the same, relative to the mean number of training rows of a seen class, or to `FEW` where there are
             fewer.
+        drawn: at most so many of these rows are synthesised; each then counts for several, so that the classifier's loss stays
+            that of all of them in expectation, and its steps as many. 0 synthesises all.
         classifier: `softmax` as published, or `gaussian`: a linear discriminant on the same rows.
         balanced: every class counts the same in the softmax's loss, however many rows it has.
         shrinkage: of the gaussian classifier's covariance.
@@ -47,6 +49,7 @@ class Recipe:
     epochs: int = 0
     synthetic: int = 0
     synthetic_ratio: float = 1.0
+    drawn: int = 0
     classifier: Literal["softmax", "gaussian"] = "softmax"
     balanced: bool = False
     shrinkage: float = 0.1
@@ -60,7 +63,7 @@ class Recipe:
         for name, choices in (("scaling", SCALINGS), ("classifier", ("softmax", "gaussian"))):
             if getattr(self, name) not in choices:
                 raise SettingsError(f"there is no {name}={getattr(self, name)!r}; there are {', '.join(choices)}")
-        for name in ("steps", "epochs", "synthetic", "classifier_batch", "classifier_decay"):
+        for name in ("steps", "epochs", "synthetic", "drawn", "classifier_batch", "classifier_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or a number above it")
         for name in ("synthetic_ratio", "classifier_lr", "classifier_epochs"):
@@ -72,5 +75,5 @@ class Recipe:
             raise SettingsError(f"gamma={self.gamma} cannot work; give a finite number")
 
     def rows_per_class(self, mean_seen_count: float) -> int:
-        """Rows to synthesise for each unseen class."""
+        """Synthetic rows of each unseen class in the classifier's loss."""
         return self.synthetic or max(1, round(self.synthetic_ratio * max(mean_seen_count, FEW)))

@@ -40,8 +40,11 @@ def poisoned(world: Dataset, value: float) -> Dataset:
 
 @pytest.mark.parametrize(
     ("method", "protocol"),
-    [("tfvaegan", "blind"), ("tfvaegan", "fixed"), ("fvaegan", "fixed"), ("class-gaussian", "blind"), ("eszsl", "fixed")],
-)
+    [
+        ("tfvaegan", "blind"), ("tfvaegan", "fixed"), ("fvaegan", "fixed"), ("dfca", "fixed"), ("class-gaussian", "blind"),
+        ("eszsl", "fixed"),
+    ],
+)  # fmt: skip
 def test_poisoned_test_rows_change_nothing_that_is_learned(
     tiny_world: World, tiny_task: MakeTask, method: str, protocol: str
 ) -> None:
@@ -52,6 +55,12 @@ def test_poisoned_test_rows_change_nothing_that_is_learned(
         def task(data: Dataset) -> Task:
             made = tiny_task(data, protocol, method, steps=12)
             return replace(made, hyperparameters=without_decoder(made.hyperparameters))
+    elif method == "dfca":
+        from unseen.methods.dfca import Hyperparameters
+
+        def task(data: Dataset) -> Task:
+            settings = Hyperparameters(hidden=16, condition=8, batch_size=32)
+            return replace(tiny_task(data, protocol, method, steps=12), hyperparameters=settings)
     else:
 
         def task(data: Dataset) -> Task:

@@ -53,6 +53,11 @@ class Meter:
             self._phase = None
             self._keep()
 
+    def turn_to(self, name: str) -> None:
+        """Inside a phase: count what follows to `name`."""
+        self._count()
+        self._phase = name
+
     def tick(self) -> None:
         """Keep the count, now and then: to be called whenever something has been done."""
         if self._phase is not None and time.monotonic() - self._kept > KEEP_EVERY:

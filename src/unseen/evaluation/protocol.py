@@ -23,6 +23,7 @@ import torch
 import unseen
 from unseen.data.dataset import Dataset, Ids, TestRows, TrainingView
 from unseen.errors import DataError, SettingsError
+from unseen.evaluation.alone import module_alone
 from unseen.evaluation.best_on_test import BestOnTest
 from unseen.evaluation.cost import Meter
 from unseen.evaluation.metrics import (
@@ -43,7 +44,7 @@ from unseen.methods.installed import supplied_by
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
 from unseen.storage import hash_of
-from unseen.training import Progress, steps_per_epoch, train, training_steps
+from unseen.training import Progress, Stage, steps_per_epoch, train, training_steps
 
 Protocol = Literal["blind", "fixed", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("blind", "fixed", "paper")
@@ -51,6 +52,7 @@ PAPER_FILE = "paper.safetensors"
 """Where `paper` keeps the best so far, beside the checkpoint."""
 COST_FILE = "cost.json"
 """Where a run counts its seconds while it goes on."""
+TRAINING = "training on all seen rows"
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,16 @@ def _choose(task: Task, view: TrainingView, watch: Watch) -> Task:
     return replace(task, recipe=recipe, selection=selection)
 
 
+def _turning(watch: Watch, meter: Meter) -> Callable[[Stage], None]:
+    """Tell that a method's preparation begins, or is over, and count its time apart."""
+
+    def on_stage(stage: Stage) -> None:
+        watch.on_phase({"preparation": "preparation on all seen rows", "training": TRAINING}[stage])
+        meter.turn_to(stage)
+
+    return on_stage
+
+
 def _counting(watch: Watch, meter: Meter) -> Watch:
     def on_progress(progress: Progress) -> None:
         meter.tick()
@@ -224,7 +236,7 @@ def _run_closed_form(task: Task, view: TrainingView, meter: Meter, watch: Watch)
 def _run_generative(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Outcome:
     assert isinstance(task.method, Generative)
     recipe = task.recipe
-    watch.on_phase("training on all seen rows")
+    watch.on_phase(TRAINING)
     with meter.phase("training"):
         scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
         scaled = scaler.view(view, task.device)
@@ -237,11 +249,12 @@ def _run_generative(task: Task, view: TrainingView, meter: Meter, watch: Watch) 
             stream_seed(task.seed, "training"),
             checkpoint=watch.folder / "checkpoint.safetensors" if watch.folder else None,
             on_progress=watch.on_progress,
+            on_stage=_turning(watch, meter),
         )
     watch.on_phase("synthesising and fitting the final classifier")
     with meter.phase("classifier"):
         count = recipe.rows_per_class(scaled.mean_seen_count)
-        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, "synthesis"))
+        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, "synthesis"), recipe.drawn)
         predictor = generative_predictor(scaler, scaled, method.represent, rows, recipe, stream_seed(task.seed, "classifier"))
     return measure(replace(task, recipe=recipe), predictor, method, scaled, meter)
 
@@ -282,7 +295,7 @@ def _run_paper(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Ou
         if step <= best.scored_to:
             return
         watch.on_phase(f"scoring the test rows after step {step} (as published; they choose the result)")
-        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, f"synthesis {step}"))
+        rows = classifier_rows(method, scaled, count, stream_seed(task.seed, f"synthesis {step}"), recipe.drawn)
         u_seen, u_unseen = represent(method, x_seen), represent(method, x_unseen)
         classifier_seed = stream_seed(task.seed, f"classifier {step}")
         for scores in generalized_by_epoch(rows, classifier_seed):
@@ -308,6 +321,7 @@ def _run_paper(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Ou
             snapshots=snapshots,
             on_snapshot=score_epoch,
             on_progress=watch.on_progress,
+            on_stage=_turning(watch, meter),
         )
     assert best.generalized is not None  # the last step is always scored
     method.load_state(best.networks)
@@ -363,6 +377,7 @@ def measure(
     unseen_right = on_unseen.predict(gamma) == test.unseen_labels
     S = float(class_weights(test.seen_labels) @ seen_right)
     U = float(class_weights(test.unseen_labels) @ unseen_right)
+    alone = module_alone(trained, predictor, view, test)
     dataset, split = task.dataset, task.dataset.split(task.split)
     seconds = {**meter.seconds, "scoring": time.monotonic() - begun}
     row: dict[str, Any] = {
@@ -400,6 +415,8 @@ def measure(
         "selection": asdict(selection) if selection else None,
         "test_used_for_selection": task.protocol == "paper",
         "test_evaluations": selection.test_evaluations if selection and selection.test_evaluations else 1,
+        "module_alone": alone,
+        "diagnostic_evaluations": int(alone is not None),
         "uses_unseen_embeddings": bool(trained is not None and trained.uses_unseen_embeddings),
         "transductive": False,
         "split_hash": split.fingerprint,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from unseen.methods.base import ClosedFormMethod, GenerativeMethod, stream_seed
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler, Scaling
 from unseen.storage import read_arrays, write_arrays
-from unseen.training import Progress, train, training_steps
+from unseen.training import Progress, Stage, train, training_steps
 
 FOLDS = 3
 STEP_SHARES = (0.25, 0.5, 1.0)
@@ -128,9 +129,10 @@ def select_recipe(
     for (scaling, number), generators in stored.items():
         if scaling in failed:
             continue
-        on_phase(f"choosing settings: {scaling} features, fold {number + 1} of {FOLDS}")
+        phase = f"choosing settings: {scaling} features, fold {number + 1} of {FOLDS}"
+        on_phase(phase)
         try:
-            generators.train(on_progress)
+            generators.train(on_progress, partial(_tell_stage, on_phase, phase))
         except Diverged as error:
             failed[scaling] = str(error)
     scalings = [scaling for scaling in method.scalings if scaling not in failed]
@@ -153,6 +155,10 @@ def select_recipe(
     candidates = [*first, *second]
     best = max(candidates, key=lambda candidate: candidate.objective)
     return _record(best, candidates, folds, failed), replace(recipe, **best.settings, gamma=best.gamma, synthetic=0)
+
+
+def _tell_stage(on_phase: Callable[[str], None], phase: str, stage: Stage) -> None:
+    on_phase(f"{phase}, preparation" if stage == "preparation" else phase)
 
 
 def _steps_to_store(view: TrainingView, method: Generative, hyperparameters: Any, recipe: Recipe) -> tuple[int, ...]:
@@ -191,7 +197,7 @@ class _StoredGenerators:
     def _stored(self, step: int) -> Path:
         return self._path / f"step{step}.safetensors"
 
-    def train(self, on_progress: Callable[[Progress], None]) -> None:
+    def train(self, on_progress: Callable[[Progress], None], on_stage: Callable[[Stage], None]) -> None:
         """Train up to the last step and store; goes on where an earlier process stopped."""
         if self._stored(self._steps[-1]).exists():
             return
@@ -212,6 +218,7 @@ class _StoredGenerators:
             snapshots=self._steps,
             on_snapshot=store,
             on_progress=on_progress,
+            on_stage=on_stage,
         )
         checkpoint.unlink(missing_ok=True)
 
@@ -221,11 +228,12 @@ class _StoredGenerators:
         Args:
             recipes: alike but for the final classifier, so that one synthesis does for all; its rows are then let go.
         """
-        [(steps, per_class)] = {(recipe.steps, recipe.rows_per_class(self._view.mean_seen_count)) for recipe in recipes}
+        mean = self._view.mean_seen_count
+        [(steps, per_class, drawn)] = {(recipe.steps, recipe.rows_per_class(mean), recipe.drawn) for recipe in recipes}
         arrays, _ = read_arrays(self._stored(steps))
         generator = self._build()
         generator.load_state({name: torch.tensor(array, device=self._view.device) for name, array in arrays.items()})
-        rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"))
+        rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"), drawn)
         seed = stream_seed(self._seed, "classifier")
         out = []
         for recipe in recipes:

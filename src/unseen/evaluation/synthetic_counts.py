@@ -29,7 +29,7 @@ def figures_by_synthetic_count(outcome: Outcome) -> list[dict[str, Any]]:
     own = task.recipe.rows_per_class(view.mean_seen_count)
     points = []
     for count in sorted({own, *(c for c in COUNTS if c <= FAR * own)}):
-        rows = classifier_rows(outcome.trained, view, count, stream_seed(task.seed, "synthesis"))
+        rows = classifier_rows(outcome.trained, view, count, stream_seed(task.seed, "synthesis"), task.recipe.drawn)
         predictor = generative_predictor(
             outcome.predictor.scaler,
             view,

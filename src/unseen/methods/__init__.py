@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import tfvaegan
+from unseen.methods import bsegn, dfca, gsmflow, sddn, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -57,6 +57,10 @@ def _schedule(hyperparameters: tfvaegan.Hyperparameters) -> Schedule:
     return Schedule(hyperparameters.batch_size, hyperparameters.feedback_loops)
 
 
+def _one_loop(hyperparameters: bsegn.Hyperparameters | sddn.Hyperparameters) -> Schedule:
+    return Schedule(hyperparameters.batch_size, loops=1)
+
+
 METHODS: Mapping[str, Generative | ClosedForm] = {
     entry.name: entry
     for entry in (
@@ -83,6 +87,53 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             tfvaegan.PRESETS,
             ablations=tfvaegan.ABLATIONS,
             search=tfvaegan.SEARCH,
+        ),
+        Generative(
+            "gsmflow",
+            "GSMFlow",
+            gsmflow.Hyperparameters,
+            gsmflow.GSMFlow,
+            _one_loop,
+            gsmflow.default,
+            gsmflow.PRESETS,
+            ablations=gsmflow.ABLATIONS,
+            search=gsmflow.SEARCH,
+        ),
+        Generative(
+            "dfca",
+            "DFCA",
+            dfca.Hyperparameters,
+            dfca.DFCA,
+            _one_loop,
+            dfca.default,
+            dfca.PRESETS,
+            scalings=("minmax", "whitened"),
+            ablations=dfca.ABLATIONS,
+            search=dfca.SEARCH,
+        ),
+        Generative(
+            "bsegn",
+            "BSeGN (re-created from its abstract)",
+            bsegn.Hyperparameters,
+            bsegn.BSeGN,
+            _one_loop,
+            bsegn.default,
+            bsegn.PRESETS,
+            scalings=bsegn.SCALINGS,
+            ablations=bsegn.ABLATIONS,
+            search=bsegn.SEARCH,
+        ),
+        Generative(
+            "sddn",
+            "SDDN (re-created from its abstract)",
+            sddn.Hyperparameters,
+            sddn.SDDN,
+            _one_loop,
+            sddn.default,
+            sddn.PRESETS,
+            scalings=sddn.SCALINGS,
+            ablations=sddn.ABLATIONS,
+            search=sddn.SEARCH,
         ),
     )
 }

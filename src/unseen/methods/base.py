@@ -1,7 +1,7 @@
 """The contract between a method and everything else, and the seeded streams that methods draw from.
 
-A generative method answers three verbs, `step`, `sample` and `represent`; a closed-form method answers `fit`, which returns its
-scores.
+A generative method answers three verbs, `step`, `sample` and `represent`, and may answer a fourth, `prepare`; a closed-form
+method answers `fit`, which returns its scores.
 Nothing else about a method is known outside its file.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -190,6 +190,41 @@ class GenerativeMethod(Protocol):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly where `state` was taken."""
+        ...
+
+
+@runtime_checkable
+class PreparingMethod(GenerativeMethod, Protocol):
+    """A generative method with the optional verb: something is learned, or made of the training rows, before the first `step`.
+
+    A preparation is a number of steps too, so what holds for training holds for it: it is logged, stopped, resumed from the
+    same checkpoint and, once done, not done again.
+
+    Args:
+        preparation: how many steps, with these settings and this view; 0 for none.
+    """
+
+    preparation: int
+
+    def prepare(self, draw: Draw, clock: Clock) -> dict[str, Tensor]:
+        """One step of the preparation; `clock.step` counts them from 0. Returns device scalars to log."""
+        ...
+
+    def extra_rows(self) -> tuple[Tensor, Tensor]:
+        """Rows (m, d) and class ids (m,) that the preparation made; m may be 0.
+
+        `step` draws from real and extra rows as if they were one data set. Nothing else sees them: an epoch is counted in
+        real rows, and the final classifier is fitted on real and synthetic ones.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoresAlone(Protocol):
+    """Optional: a part of the method classifies by itself, and a result row says how well, as a diagnosis."""
+
+    def alone(self) -> tuple[Callable[[Tensor], Tensor], LinearScores] | None:
+        """A map (n, d) → (n, k), and the scores of all C classes in its values; None where the part is switched off."""
         ...
 
 

@@ -1,0 +1,1 @@
+"""Parts of networks that at least two methods use. Parts never import methods."""

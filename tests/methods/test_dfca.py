@@ -1,0 +1,548 @@
+"""DFCA against its formulas: losses beside loops, whole iterations beside a plain transcription, and what each term reaches."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unseen.errors import RunError, SettingsError
+from unseen.methods.base import ClassStreams, Clock, Streams
+from unseen.methods.dfca import ABLATIONS, DFCA, PRESETS, Hyperparameters, classification_loss, condition_alignment, default
+from unseen.methods.gsmflow import GSMFlow
+from unseen.methods.gsmflow import Hyperparameters as GSMFlowHyperparameters
+from unseen.nn.coupling import ConditionalFlow, initialise
+from unseen.nn.flow import likelihood_loss
+from unseen.nn.positioning import RelativePositioning, choose_anchors
+from unseen.scaling import ScaledView
+
+World = Callable[..., ScaledView]
+SMALL = Hyperparameters(
+    blocks=2, hidden=7, condition=6, batch_size=16, lr=1e-2, aid_lr=2e-2, weight_decay=0.1,
+    lr_decay=0.5, lr_decay_epochs=2, pi=0.2, lambda_cls=1.5, lambda_v=3.0, lambda_c=2.0,
+)  # fmt: skip
+"""Narrow, with rates and weights at which a wrong update is seen at once."""
+
+
+class Batches:
+    """Draws batches from a view, and remembers them."""
+
+    def __init__(self, view: ScaledView, size: int = 16) -> None:
+        self.view, self.size = view, size
+        self.generator = torch.Generator().manual_seed(3)
+        self.drawn: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        rows = torch.randperm(len(self.view.labels), generator=self.generator)[: self.size]
+        self.drawn.append((self.view.features[rows], self.view.labels[rows]))
+        return self.drawn[-1]
+
+
+class RecordedStreams(Streams):
+    """Streams that remember what they gave, by name, for the plain transcription to use once more."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed, torch.device("cpu"))
+        self.drawn: dict[str, list[Tensor]] = defaultdict(list)
+
+    def normal(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        self.drawn[name].append(super().normal(name, *shape, dtype=dtype))
+        return self.drawn[name][-1]
+
+
+def weights(method: DFCA) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
+
+
+def run(view: ScaledView, settings: Hyperparameters, steps: int = 4, seed: int = 1) -> DFCA:
+    method, draw = DFCA(view, settings, seed), Batches(view, settings.batch_size)
+    for step in range(steps):
+        method.step(draw, Clock(step, 2))
+    return method
+
+
+def network(name: str) -> str:
+    return name.split(".")[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- losses
+
+
+def test_classification_is_the_mean_surprise_at_ones_own_class() -> None:
+    logits = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    surprise = 0.0
+    for j, row in enumerate(logits.tolist()):
+        surprise -= math.log(math.exp(row[j]) / sum(math.exp(v) for v in row)) / 4
+    assert float(classification_loss(logits)) == pytest.approx(surprise, rel=1e-12)
+
+
+def test_the_condition_alignment_is_a_mean_square() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    pairs = [(p, q) for ps, qs in zip(one.tolist(), other.tolist(), strict=True) for p, q in zip(ps, qs, strict=True)]
+    expected = sum((p - q) ** 2 for p, q in pairs) / 15
+    assert float(condition_alignment(one, other, normalize_target=False)) == pytest.approx(expected, rel=1e-12)
+    unit = [[q / math.sqrt(sum(v * v for v in qs)) for q in qs] for qs in other.tolist()]
+    expected = sum((p - q) ** 2 for ps, qs in zip(one.tolist(), unit, strict=True) for p, q in zip(ps, qs, strict=True)) / 15
+    assert float(condition_alignment(one, other, normalize_target=True)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_with_a_normalised_target_the_condition_alignment_is_one_minus_cosine() -> None:
+    """‖e − g/‖g‖‖² = 2 − 2 cos for e of unit length, so it can reach 0; with the raw target it cannot."""
+    g = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    e = F.normalize(g, dim=1)
+    assert float(condition_alignment(e, g, normalize_target=True)) == pytest.approx(0, abs=1e-12)
+    assert float(condition_alignment(e, g, normalize_target=False)) == pytest.approx((16 + 1) / 4)
+
+
+# ------------------------------------------------------------------------------------------------- one iteration, plainly
+
+
+def plain_losses(
+    method: DFCA, w: dict[str, Tensor], view: ScaledView, batch: tuple[Tensor, Tensor], draws: dict[str, list[Tensor]]
+) -> dict[str, Tensor]:
+    """The specification's section 2 row by row: concatenated conditions, one class at a time, nothing shared."""
+    s, d = method.settings, view.features.shape[1]
+    half = d // 2
+
+    def lrelu(v: Tensor) -> Tensor:
+        return torch.where(v > 0, v, 0.2 * v)
+
+    def condition(c: Tensor) -> Tensor:
+        if s.mapping == "linear":
+            return (w["mapping.linear.weight"] @ c + w["mapping.linear.bias"]).clamp(min=0)
+        anchors = method.mapping.anchors
+        return sum(((c - anchors[m]) @ w["mapping.weight"][m] + w["mapping.bias"][m, 0]).clamp(min=0) for m in range(3))
+
+    def subnetwork(name: str, u: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        first = torch.cat([w[f"{name}.feature.weight"], w[f"{name}.condition.weight"]], dim=1)
+        hidden = lrelu(first @ torch.cat([u, g]) + w[f"{name}.condition.bias"])
+        out = w[f"{name}.out.weight"] @ hidden + w[f"{name}.out.bias"]
+        scale, shift = out[: len(out) // 2], out[len(out) // 2 :]
+        return 0.636 * s.clamp * torch.atan(scale / s.clamp), shift
+
+    def forward(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        log_determinant = x.new_zeros(())
+        for k in range(s.blocks):
+            u1, u2 = x[:half], x[half:]
+            scale, shift = subnetwork(f"flow.blocks.{k}.first", u2, g)
+            u1, log_determinant = u1 * scale.exp() + shift, log_determinant + scale.sum()
+            scale, shift = subnetwork(f"flow.blocks.{k}.second", u1, g)
+            u2, log_determinant = u2 * scale.exp() + shift, log_determinant + scale.sum()
+            x = torch.cat([u1, u2])
+        return x, log_determinant
+
+    def inverse(z: Tensor, g: Tensor) -> Tensor:
+        for k in reversed(range(s.blocks)):
+            v1, v2 = z[:half], z[half:]
+            scale, shift = subnetwork(f"flow.blocks.{k}.second", v1, g)
+            v2 = (v2 - shift) / scale.exp()
+            scale, shift = subnetwork(f"flow.blocks.{k}.first", v2, g)
+            z = torch.cat([(v1 - shift) / scale.exp(), v2])
+        return z
+
+    x, y = batch
+    x = x + s.pi * draws["perturbation"].pop(0)
+    likelihood = x.new_zeros(())
+    for row, label in zip(x, y, strict=True):
+        z, log_determinant = forward(row, condition(view.embeddings[label]))
+        likelihood = likelihood + ((z**2).sum() / 2 - log_determinant) / d / len(x)
+
+    listed = view.seen.tolist() + (view.unseen.tolist() if s.cls_classes == "all" else [])
+    classification = x.new_zeros(())
+    for place, label in enumerate(listed):
+        logits = w["condition_classifier.linear.weight"] @ condition(view.embeddings[label])
+        logits = logits + w["condition_classifier.linear.bias"]
+        classification = classification - (logits[place] - logits.exp().sum().log()) / len(listed)
+
+    visual = aligned = x.new_zeros(())
+    noise = draws["alignment noise"].pop(0) if s.align_z == "sample" else torch.zeros(len(view.seen), d, dtype=x.dtype)
+    for place, label in enumerate(view.seen.tolist()):
+        g = condition(view.embeddings[label]).detach()
+        prototype = inverse(noise[place], g)
+        mean = view.features[view.labels == label].mean(dim=0)
+        visual = visual + ((prototype - mean) ** 2).sum() / d / len(view.seen)
+        e = lrelu(w["feature_encoder.first.weight"] @ prototype + w["feature_encoder.first.bias"])
+        e = w["feature_encoder.second.weight"] @ e + w["feature_encoder.second.bias"]
+        target = g / g.norm() if s.normalize_target else g
+        aligned = aligned + ((e / e.norm() - target) ** 2).sum() / len(g) / len(view.seen)
+    return {"likelihood": likelihood, "classification": classification, "visual": visual, "condition": aligned}
+
+
+CASES = {
+    "as published": SMALL,
+    "fewer rows than classes": replace(SMALL, batch_size=5),
+    "linear mapping, seen classes, normalised target, sampled z": replace(
+        SMALL, mapping="linear", cls_classes="seen", normalize_target=True, align_z="sample"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_iterations_equal_the_plain_transcription(case: str, small_world: World) -> None:
+    s, view = CASES[case], small_world(dtype=torch.float64)
+    method = DFCA(view, s, seed=1).double()
+    with torch.no_grad():  # further from the identity than a flow begins, so that every part counts
+        for parameter in method.flow.parameters():
+            parameter.mul_(30)
+    streams = method.streams = RecordedStreams(seed=1)
+    draw = Batches(view, s.batch_size)
+    w = {name: value.requires_grad_() for name, value in weights(method).items()}
+    adams = {
+        part: torch.optim.Adam([v for n, v in w.items() if network(n) in parts], lr, betas, weight_decay=decay, foreach=False)
+        for part, parts, lr, betas, decay in (
+            ("flow", ("mapping", "flow"), s.lr, (0.9, 0.999), s.weight_decay),
+            ("h", ("condition_classifier",), s.aid_lr, (0.5, 0.999), 0.0),
+            ("E", ("feature_encoder",), s.aid_lr, (0.5, 0.999), 0.0),
+        )
+    }
+    # Two steps an epoch: the decay by ½ every second epoch is one epoch early, so from step 3 on, and again from step 7 on.
+    for step, lr in ((0, 1e-2), (1, 1e-2), (2, 1e-2), (3, 5e-3), (7, 2.5e-3)):
+        before = weights(method)
+        log = method.step(draw, Clock(step, 2))
+        losses = plain_losses(method, w, view, draw.drawn[-1], streams.drawn)
+        assert not any(streams.drawn.values()), "the transcription uses every draw"
+        for value in w.values():
+            value.grad = None
+        total = losses["likelihood"] + s.lambda_cls * losses["classification"]
+        (total + s.lambda_v * losses["visual"] + s.lambda_c * losses["condition"]).backward()
+        adams["flow"].param_groups[0]["lr"] = lr
+        for adam in adams.values():
+            adam.step()
+        assert log.keys() == losses.keys()
+        for name, value in losses.items():
+            torch.testing.assert_close(log[name], value.detach(), rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+        for name, value in method.named_parameters():
+            torch.testing.assert_close(
+                value.detach(), w[name].detach(), rtol=0, atol=1e-9, msg=lambda m, n=name, t=step: f"{n}, {t}: {m}"
+            )
+        moved = {network(name) for name, value in before.items() if (value - w[name]).abs().max() > 1e-4}
+        assert moved == {"mapping", "flow", "condition_classifier", "feature_encoder"}
+
+
+# ------------------------------------------------------------------------------------------------------- gradient routing
+
+
+REACHES = {
+    "likelihood": {"mapping", "flow"},
+    "classification": {"mapping", "condition_classifier"},
+    "visual": {"flow"},
+    "condition": {"flow", "feature_encoder"},
+}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"batch_size": 5}, {"normalize_target": True, "align_z": "sample"}, {"align_classes": 4}]
+)
+@pytest.mark.parametrize("mapping", ["anchored", "linear"])
+def test_each_term_reaches_all_parameters_of_its_own_networks_and_no_other(
+    mapping: str, changes: dict[str, Any], small_world: World
+) -> None:
+    view = small_world(dtype=torch.float64)
+    method = DFCA(view, replace(SMALL, mapping=mapping, **changes), seed=1).double()
+    losses = method._losses(*Batches(view, method.batch_size)())
+    assert losses.keys() == REACHES.keys()
+    names, parameters = zip(*method.named_parameters(), strict=True)
+    for term, loss in losses.items():
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        touched = {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None and gradient.any()}
+        expected = {name for name in names if network(name) in REACHES[term]}
+        if term in ("visual", "condition") and method.settings.align_z == "zero":
+            expected.remove("flow.blocks.1.second.feature.weight")  # the first to meet z = 0, which it multiplies
+        assert touched == expected, term
+        connected = {network(name) for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+        assert connected == REACHES[term], term
+
+
+def test_each_optimiser_moves_its_own_networks_only(small_world: World) -> None:
+    view = small_world()
+    method = DFCA(view, SMALL, seed=1)
+    last = weights(method)
+    order: list[set[str]] = []
+
+    def after(*_: object) -> None:
+        now = weights(method)
+        order.append({network(name) for name in now if not torch.equal(now[name], last[name])})
+        last.update(now)
+
+    for optimiser in method.optimisers.values():
+        optimiser.register_step_post_hook(after)
+    method.step(Batches(view), Clock(0, 2))
+    assert order == [{"mapping", "flow"}, {"feature_encoder"}, {"condition_classifier"}]
+
+
+# --------------------------------------------------------------------------------------------------- terms switched off
+
+
+def test_a_weight_of_0_leaves_its_term_out_and_its_network_unbuilt(small_world: World) -> None:
+    view = small_world()
+    for off, terms, networks in (
+        ({"lambda_cls": 0.0}, {"likelihood", "visual", "condition"}, {"mapping", "flow", "feature_encoder"}),
+        ({"lambda_v": 0.0}, {"likelihood", "classification", "condition"}, set(map(network, weights(run(view, SMALL, 0))))),
+        ({"lambda_c": 0.0}, {"likelihood", "classification", "visual"}, {"mapping", "flow", "condition_classifier"}),
+    ):
+        method = DFCA(view, replace(SMALL, **off), seed=1)
+        assert method.step(Batches(view), Clock(0, 2)).keys() == terms
+        assert set(map(network, weights(method))) == networks
+
+
+def test_all_weights_0_are_a_conditional_flow_bit_for_bit(small_world: World) -> None:
+    view = small_world()
+    method = run(view, replace(SMALL, lambda_cls=0.0, lambda_v=0.0, lambda_c=0.0, lr_decay=1.0))
+    streams, draw = Streams(1, view.device), Batches(view)
+    mapping = RelativePositioning(choose_anchors(view.embeddings[view.seen]), 6, streams["initial mapping"])
+    flow = ConditionalFlow(24, 6, 7, 2)
+    initialise(flow, streams["initial flow"])
+    adam = torch.optim.Adam([*mapping.parameters(), *flow.parameters()], 1e-2, weight_decay=0.1, fused=True)
+    for _ in range(4):
+        x, y = draw()
+        x = x + 0.2 * streams.normal("perturbation", *x.shape)
+        place = torch.searchsorted(view.seen, y)
+        adam.zero_grad()
+        likelihood_loss(*flow(x, flow.terms(mapping(view.embeddings[view.seen])), place)).backward()
+        adam.step()
+    expected = {f"mapping.{n}": p for n, p in mapping.named_parameters()} | {f"flow.{n}": p for n, p in flow.named_parameters()}
+    own = weights(method)
+    assert own.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(own[name], value), name
+
+
+@pytest.mark.parametrize("lambda_v", [3.0, 0.0])
+def test_without_classifier_and_condition_alignment_it_is_gsmflow_bit_for_bit(lambda_v: float, small_world: World) -> None:
+    """The conference version, with the same anchors; its prototype loss is the visual alignment."""
+    view = small_world()
+    ours = run(view, replace(SMALL, lambda_cls=0.0, lambda_c=0.0, lambda_v=lambda_v))
+    settings = GSMFlowHyperparameters(
+        blocks=2, hidden=7, condition=6, batch_size=16, lr=1e-2, weight_decay=0.1, lr_decay=0.5, lr_decay_epochs=2, pi=0.2,
+        lambda_p=lambda_v, anchor_classes="seen", mining_steps=0,
+    )  # fmt: skip
+    gsmflow, draw = GSMFlow(view, settings, 1), Batches(view)
+    for step in range(4):
+        gsmflow.step(draw, Clock(step, 2))
+    expected = {name.replace("positioning.", "mapping."): value for name, value in gsmflow.named_parameters()}
+    assert weights(ours).keys() == expected.keys()
+    for name, value in weights(ours).items():
+        assert torch.equal(value, expected[name]), name
+    ids = view.unseen.repeat_interleave(2)
+    made = [method.sample(ids, ClassStreams(0, view.names, view.device)) for method in (ours, gsmflow)]
+    assert torch.equal(*made)
+
+
+def test_a_term_that_is_off_draws_nothing_and_changes_nothing_of_the_others(small_world: World) -> None:
+    """Whatever is set of h or of E, without them M and f are the same bits; the order of the parts does not matter either."""
+    view = small_world()
+    for off, idle in (
+        ({"lambda_cls": 0.0}, {"cls_classes": "seen"}),
+        ({"lambda_c": 0.0}, {"normalize_target": True}),
+        ({"lambda_v": 0.0, "lambda_c": 0.0}, {"align_z": "sample", "align_classes": 3}),
+        ({"mapping": "linear"}, {"anchor_classes": "all"}),
+    ):
+        one, other = (weights(run(view, replace(SMALL, **off, **further))) for further in ({}, idle))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one), off
+
+
+def test_the_condition_alignment_alone_changes_the_flow_but_not_the_mapping_in_the_first_step(small_world: World) -> None:
+    """M is reached through the likelihood only, which the alignment changes no sooner than in the second step."""
+    view = small_world()
+    base = replace(SMALL, lambda_v=0.0, lambda_cls=0.0)
+    with_it, without = (weights(run(view, replace(base, lambda_c=weight), steps=1)) for weight in (5.0, 0.0))
+    assert torch.equal(with_it["mapping.weight"], without["mapping.weight"])
+    name = "flow.blocks.0.first.out.weight"
+    assert not torch.equal(with_it[name], without[name])
+
+
+# -------------------------------------------------------------------------------------------------------- parts of a step
+
+
+def test_some_classes_at_a_time_are_drawn_anew_and_in_the_end_all(small_world: World) -> None:
+    view = small_world()
+    method = DFCA(view, replace(SMALL, align_classes=5), seed=1)
+    drawn = [method._classes_to_align().tolist() for _ in range(40)]
+    assert all(len(set(classes)) == 5 for classes in drawn)
+    assert {place for classes in drawn for place in classes} == set(range(12))
+    assert len({tuple(classes) for classes in drawn}) == 40
+    for enough in (12, 100):
+        all_of_them = run(view, replace(SMALL, align_classes=enough))
+        expected = run(view, SMALL)
+        assert all(torch.equal(value, weights(expected)[name]) for name, value in weights(all_of_them).items())
+
+
+def test_training_looks_at_unseen_embeddings_only_where_it_says_so(small_world: World) -> None:
+    for changes, looks in (
+        ({}, True),
+        ({"cls_classes": "seen"}, False),
+        ({"lambda_cls": 0.0}, False),
+        ({"lambda_cls": 0.0, "anchor_classes": "all"}, True),
+        ({"lambda_cls": 0.0, "anchor_classes": "all", "mapping": "linear"}, False),
+        ({"cls_classes": "seen", "anchor_classes": "all"}, True),
+    ):
+        settings = replace(SMALL, **changes)
+        view = small_world()
+        embeddings = view.embeddings.clone()
+        embeddings[view.unseen] = F.normalize(torch.ones(4, 8) + torch.arange(4)[:, None] * embeddings[view.unseen], dim=1)
+        methods = [run(v, settings) for v in (view, replace(view, embeddings=embeddings))]
+        assert methods[0].uses_unseen_embeddings == settings.uses_unseen_embeddings == looks
+        one, other = (weights(method) for method in methods)
+        assert any(not torch.equal(one[name], other[name]) for name in one) == looks, changes
+
+
+# ----------------------------------------------------------------------------------------------------- synthesis, classes
+
+
+def test_a_sample_is_the_inverse_of_noise(small_world: World) -> None:
+    view = small_world()
+    method = run(view, SMALL, steps=20)
+    ids = torch.tensor([9, 2, 9, 14])
+    made = method.sample(ids, ClassStreams(4, view.names, view.device))
+    z = ClassStreams(4, view.names, view.device).normal(ids, 24)
+    with torch.no_grad():
+        back, _ = method.flow(made, method.flow.terms(method.mapping(view.embeddings[ids])))
+    torch.testing.assert_close(back, z, rtol=0, atol=1e-4)
+
+
+def with_two_classes_more(view: ScaledView) -> ScaledView:
+    """A table that has grown after training: one class in front of all others, one behind."""
+    new = F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    return replace(
+        view,
+        embeddings=torch.cat([new[:1], view.embeddings, new[1:]]),
+        names=("first of all", *view.names, "last of all"),
+        labels=view.labels + 1,
+        seen=view.seen + 1,
+        unseen=torch.cat([torch.tensor([0]), view.unseen + 1, torch.tensor([17])]),
+    )
+
+
+@pytest.mark.parametrize("part", ["network.", ""])
+def test_classes_added_after_training_are_sampled_and_leave_the_others_alone(part: str, small_world: World) -> None:
+    view = small_world()
+    trained = run(view, SMALL, steps=10)
+    more = with_two_classes_more(view)
+    method = DFCA(more, SMALL, seed=2)
+    method.load_state({name: value.clone() for name, value in trained.state().items() if name.startswith(part)})
+    ids = torch.tensor([9, 2, 2, 14])
+    expected = trained.sample(ids, ClassStreams(4, view.names, view.device))
+    made = method.sample(torch.cat([ids + 1, torch.tensor([0, 17])]), ClassStreams(4, more.names, more.device))
+    torch.testing.assert_close(made[:4], expected, rtol=0, atol=2e-6)
+    assert made[4:].isfinite().all()
+    assert torch.equal(method.mapping.anchors, trained.mapping.anchors)
+    if part == "":  # h knows the classes of its training, and says so when it is asked to learn on
+        assert torch.equal(method.condition_classifier.classes, view.embeddings[torch.cat([view.seen, view.unseen])])
+        assert method.condition_classifier.linear.weight.shape == (16, 6)
+        again = DFCA(view, SMALL, seed=3)
+        again.load_state(method.state())
+        draws = Batches(view), Batches(view)
+        again.step(draws[0], Clock(10, 2))
+        trained.step(draws[1], Clock(10, 2))
+        assert all(torch.equal(value, weights(trained)[name]) for name, value in weights(again).items())
+        with pytest.raises(RunError, match="other classes"):
+            method.step(Batches(more), Clock(10, 2))
+
+
+def test_synthesis_needs_neither_h_nor_e(small_world: World) -> None:
+    method = run(small_world(), SMALL)
+    assert {network(name.removeprefix("network.")) for name in method.state() if name.startswith("network.")} == {
+        "mapping",
+        "flow",
+    }
+    aids = {network(name.removeprefix("aid.")) for name in method.state() if name.startswith("aid.")}
+    assert aids == {"condition_classifier", "feature_encoder"}
+
+
+# ------------------------------------------------------------------------------------------------------- sizes, settings
+
+
+def test_weights_start_as_published(small_world: World) -> None:
+    method = DFCA(small_world(), Hyperparameters(hidden=256, condition=256), seed=1)
+    spread = {"flow": 0.01, "feature_encoder": 0.02, "condition_classifier": math.sqrt(2 / (256 + 16))}
+    for name, parameter in method.named_parameters():
+        value, part = parameter.detach(), network(name)
+        if part == "mapping":
+            assert value.abs().max() <= 8**-0.5
+        elif name.endswith("bias") and part != "flow":
+            assert not value.any(), name
+        elif value.numel() > 2000:
+            assert float(value.std()) == pytest.approx(spread[part], rel=0.06), name
+        else:
+            assert value.any(), name
+
+
+PUBLISHED = {
+    # K, B, epochs, weight decay, γ, π, λ_v, λ_cls, synthetic, classifier's lr, epochs, batch
+    "awa1": (3, 256, 500, 3e-6, 0.92, 0.15, 10, 1, 60_000, 0.001, 30, 1200),
+    "awa2": (3, 256, 500, 3e-6, 0.92, 0.15, 4.1, 0.01, 60_000, 0.001, 30, 1200),
+    "cub": (5, 256, 600, 1e-5, 0.8, 0.11, 1, 2, 600, 0.01, 30, 3000),
+    "flo": (5, 256, 300, 1e-4, 0.8, 0.03, 3, 9, 3000, 0.005, 30, 1000),
+    "sun": (3, 256, 500, 3e-6, 0.92, 0.15, 10, 8, 120, 0.001, 30, 1200),
+    "apy": (5, 200, 600, 1e-6, 0.55, 0.02, 3, 1, 9000, 0.001, 20, 1200),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_are_the_published_ones(name: str) -> None:
+    s, recipe = PRESETS[name]
+    assert PUBLISHED[name] == (
+        s.blocks, s.batch_size, recipe.epochs, s.weight_decay, s.lr_decay, s.pi, s.lambda_v, s.lambda_cls,
+        recipe.synthetic, recipe.classifier_lr, recipe.classifier_epochs, recipe.classifier_batch,
+    )  # fmt: skip
+    assert (s.hidden, s.condition, s.clamp, s.lr, s.aid_lr, s.lr_decay_epochs) == (2048, 1024, 1, 3e-4, 1e-3, 15)
+    assert (s.lambda_c, s.mapping, s.cls_classes, s.normalize_target, s.align_z) == (1, "anchored", "all", False, "zero")
+    assert (s.align_classes, s.anchor_classes) == (0, "all" if name == "apy" else "seen")
+    assert (recipe.centred, recipe.steps, recipe.classifier, recipe.classifier_decay) == (False, 0, "softmax", 0)
+    assert (recipe.balanced, recipe.gamma) == (False, 0)
+    assert recipe.drawn == (2000 if name.startswith("awa") else 0)
+
+
+@pytest.mark.parametrize(("classes", "steps"), [(8, 450), (176, 528), (10**6, 2000)])
+def test_defaults_follow_the_number_of_classes(classes: int, steps: int) -> None:
+    settings, recipe = default(classes, 64, 16)
+    assert recipe.steps == steps
+    assert (settings.lambda_cls > 0, settings.lambda_v > 0, settings.lambda_c > 0) == (True, True, True)
+
+
+def test_ablations_switch_off_all_but_one() -> None:
+    left = []
+    for changes in ABLATIONS.values():
+        s = replace(default(40, 64, 16)[0], **changes)
+        left.append([name for name in ("lambda_cls", "lambda_v", "lambda_c") if getattr(s, name) > 0])
+    assert left == [[], ["lambda_cls"], ["lambda_v"], ["lambda_c"]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"blocks": 0}, "blocks=0"),
+        ({"hidden": 0}, "hidden=0"),
+        ({"condition": 0}, "condition=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"lr_decay_epochs": 0}, "lr_decay_epochs=0"),
+        ({"clamp": 0.0}, "clamp=0"),
+        ({"lr": math.nan}, "lr=nan"),
+        ({"aid_lr": -1.0}, "aid_lr=-1"),
+        ({"lr_decay": 0.0}, "lr_decay=0"),
+        ({"weight_decay": -1.0}, "weight_decay=-1"),
+        ({"pi": math.inf}, "pi=inf"),
+        ({"lambda_cls": -1.0}, "lambda_cls=-1"),
+        ({"lambda_v": math.nan}, "lambda_v=nan"),
+        ({"lambda_c": -0.5}, "lambda_c=-0.5"),
+        ({"align_classes": -1}, "align_classes=-1"),
+        ({"mapping": "deep"}, "mapping='deep'"),
+        ({"anchor_classes": "unseen"}, "anchor_classes='unseen'"),
+        ({"cls_classes": "none"}, "cls_classes='none'"),
+        ({"align_z": "one"}, "align_z='one'"),
+    ],
+)
+def test_settings_that_cannot_work_get_one_sentence(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Hyperparameters(**settings)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)

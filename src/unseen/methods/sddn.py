@@ -295,7 +295,7 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
         kappa0=0.1,
         rho0=0.02,
         lambda_rel=1.0,
-        lambda_tc=0.1,
+        lambda_tc=0.001,  # with 0.1 E_v outruns its judge, and the term falls without end
         dis_step=2,
         warm_up=10,
         embedding_noise=1.0,

@@ -92,6 +92,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             lambda hyperparameters: Schedule(hyperparameters.batch_size, loops=1),
             gsmflow.default,
             gsmflow.PRESETS,
+            scalings=("minmax", "whitened"),
             ablations=gsmflow.ABLATIONS,
             search=gsmflow.SEARCH,
         ),

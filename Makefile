@@ -47,6 +47,7 @@ results: .venv/demo
 # Speed and memory against the plain formulation.
 bench: .venv/test
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf .venv site runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,8 +13,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from unseen.experiments.results import Row
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "comparison"
@@ -103,6 +107,8 @@ def write_page(target: Path) -> None:
         f"Versions: {'; '.join(sorted(versions))}; {rows[0]['device']}, {rows[0]['threads']} thread.",
         "",
     ]
+    if unfinished := _unfinished(rows):
+        lines += [unfinished, ""]
     for part in overview(OUT):
         lines += [markdown(part), ""] if isinstance(part, Table) else [f"{part[0].upper()}{part[1:]}.", ""]
     lines += [BEFORE, "## Every run", "", f"| method | split | seed | {' | '.join(FIGURES)} |", "|---|---|---|" + "---:|" * 6]
@@ -113,6 +119,18 @@ def write_page(target: Path) -> None:
         for row in rows
     ]
     target.write_text("\n".join(lines) + "\n")
+
+
+def _unfinished(rows: list[Row]) -> str:
+    """Which share of the ablations is measured, as long as it is not all."""
+    from unseen.experiments.grid import read_grid
+    from unseen.methods import METHODS, Generative
+
+    grid = read_grid(GRIDS[1])
+    tables = [method.ablations for name in grid.methods if isinstance(method := METHODS[name], Generative)]
+    wanted = sum(map(len, tables)) * len(grid.splits) * len(grid.seeds)
+    done = sum(bool(row["variant"]) for row in rows)
+    return f"Of the ablations {done} of {wanted} runs are measured so far." if done < wanted else ""
 
 
 def markdown(table: Table) -> str:

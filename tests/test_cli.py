@@ -113,7 +113,7 @@ def test_train_prints_one_json_object_and_talks_on_standard_error(finished: tupl
     assert row["seconds"] > 0
     assert row["seconds"] == pytest.approx(sum(row["seconds_by_phase"].values()))
     assert (row["steps"], row["hidden_width"], row["recipe"]["classifier_epochs"]) == (6, 8, 2)
-    assert row["settings_from"] == "user (hidden, batch_size, steps, classifier_epochs), else default"
+    assert row["settings_from"] == "user (batch_size, classifier_epochs, hidden, steps), else default"
     assert row["selection"] is None
     assert (row["test_used_for_selection"], row["test_evaluations"]) == (False, 1)
     assert row["features_hash"] == toy.features_fingerprint

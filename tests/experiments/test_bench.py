@@ -92,11 +92,11 @@ def test_a_failed_choice_fails_its_runs_and_no_others(quick_grid: QuickGrid, ben
     follows = f"choosing its settings failed: {why}"
     assert ended == {
         "toy, first, prototype, choice on folds": why,
-        "toy, first, prototype, seed 0": follows,
-        "toy, first, prototype, seed 1": follows,
+        "toy, first, prototype, blind, seed 0": follows,
+        "toy, first, prototype, blind, seed 1": follows,
         "toy, first, eszsl, choice on folds": None,
-        "toy, first, eszsl, seed 0": None,
-        "toy, first, eszsl, seed 1": None,
+        "toy, first, eszsl, blind, seed 0": None,
+        "toy, first, eszsl, blind, seed 1": None,
     }
     for job in jobs:
         assert failure(job, bench_folder) == ended[str(job)]
@@ -172,7 +172,7 @@ def test_a_result_with_other_settings_is_refused_before_anything_is_done(quick_g
     for changes in ({"seeds": (1,)}, {"protocols": ("blind",)}, {"splits": ("second",)}):
         refuse_other_results(expand(quick_grid("prototype", **{"protocols": ("fixed",), **changes}), ""), bench_folder)
     other = quick_grid("tfvaegan", protocols=("fixed",), settings={"tfvaegan": {"hidden": "9", "steps": "12"}})
-    with pytest.raises(RunError, match="'toy, first, tfvaegan, seed 0', protocol fixed, with other settings"):
+    with pytest.raises(RunError, match="'toy, first, tfvaegan, fixed, seed 0' with other settings"):
         refuse_other_results(expand(other, ""), bench_folder)
 
 

@@ -107,5 +107,5 @@ def test_ablate_compares_every_row_with_the_whole_method(toy_folder: Path, tmp_p
         assert f"tfvaegan, {row}" in shown
     assert re.search(r"width and steps of tfvaegan: 8 and (3|6|12); the same in all rows of a task", shown)
     assert unseen("ablate", "prototype", toy_folder, "--out", tmp_path / "no", code=2).stderr == (
-        "error: method 'prototype' declares no ablations; leave it out\n"
+        "error: method 'prototype' declares no ablations, so there is nothing to take from it; name one that does\n"
     )

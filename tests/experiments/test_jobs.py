@@ -125,6 +125,21 @@ def test_what_is_kept_for_the_report_agrees_with_the_row(quick_grid: QuickGrid, 
     assert result(plain, bench_folder)["diagnostic_evaluations"] == 0
 
 
+def test_where_no_oracle_can_be_made_the_run_is_a_result_still(
+    quick_grid: QuickGrid, toy: Dataset, bench_folder: Path, tmp_path: Path
+) -> None:
+    """An oracle learns from one test row of an unseen class and is scored on another; with one row a class there is none."""
+    first = toy.splits["first"]
+    of_class = toy.labels[first.test_unseen]
+    few = np.array([first.test_unseen[np.flatnonzero(of_class == k)[0]] for k in first.unseen])
+    replace(toy, splits={"first": replace(first, test_unseen=few)}).save(tmp_path / "few")
+    [job] = expand(replace(quick_grid("tfvaegan", protocols=("fixed",)), datasets=(str(tmp_path / "few"),)), "")
+    carry_out(job, bench_folder)
+    assert failure(job, bench_folder) is None
+    assert result(job, bench_folder)["test_evaluations"] == 1
+    assert not (job.folder(bench_folder) / "oracle.json").exists()
+
+
 def test_a_long_curve_is_thinned_and_keeps_its_ends(tiny_world: Callable[..., Dataset], tiny_task: Any) -> None:
     from unseen.experiments.details import CURVE_POINTS, details
 

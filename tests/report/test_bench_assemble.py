@@ -416,6 +416,13 @@ def test_a_long_history_is_thinned_and_gaps_stay_gaps(folder: Callable[..., Path
 # --- what is not there
 
 
+def test_a_bench_that_still_chooses_has_a_page(tmp_path: Path) -> None:
+    write(tmp_path / "bench.json", {"format": "unseen-bench", "version": 1, "commands": ["unseen bench"]})
+    bench = contents_of(tmp_path, "unseen report bench")
+    assert (bench.runs, bench.unfinished, bench.verdict) == ((), 0, "No task has finished yet.")
+    assert "No task has finished yet." in write_bench_report(tmp_path, "unseen report bench").read_text()
+
+
 def test_failures_and_unfinished_tasks_are_told(folder: Callable[..., Path]) -> None:
     place = folder("eszsl")
     out = place.parents[1]

@@ -73,8 +73,7 @@ def refuse_other_results(jobs: Sequence[Job], out: Path) -> None:
             job = planned.get(_place(task, task.get("variant", "")))
             if job is not None:
                 raise RunError(
-                    f"{out} already holds a result for '{job}', protocol {job.description['protocol']}, with other settings or "
-                    "versions; choose another --out"
+                    f"{out} already holds a result for '{job}' with other settings or versions; choose another --out"
                 )
 
 

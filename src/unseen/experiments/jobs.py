@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -73,7 +74,9 @@ class Job:
     def __str__(self) -> str:
         words = [self.description["dataset"], self.description["split"], self.description["method"]]
         words += [self.variant] if self.variant else []
-        return ", ".join([*words, "choice on folds" if self.kind == "choose" else f"seed {self.description['seed']}"])
+        if self.kind == "choose":
+            return ", ".join([*words, "choice on folds"])
+        return ", ".join([*words, self.description["protocol"], f"seed {self.description['seed']}"])
 
 
 def carry_out(job: Job, out: Path) -> bool:
@@ -170,7 +173,8 @@ def _run(job: Job, out: Path) -> None:
         row["diagnostic_evaluations"] = len(figures["synthetic_counts"] or ())
         write_json(folder / "figures.json", figures)
         if job.showing and outcome.trained is not None:
-            oracle_row(folder, outcome)
+            with suppress(DataError):  # where no class can be halved there is none, and the run is a result still
+                oracle_row(folder, outcome)
 
     description = describe(task, job.about["source"], job.about["command"])
     description |= {"task": job.id, "variant": job.variant, "selection_from": job.needs, "unseen": job.about["unseen"]}

@@ -159,7 +159,8 @@ def _failures(folder: Path) -> tuple[Failure, ...]:
 def _unfinished(folder: Path) -> int:
     """Tasks that were begun: their folder is there, with neither a result nor a failure in it."""
     ends = ("result.json", "failure.json")
-    begun = [entry for entry in (folder / "tasks").iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    tasks = folder / "tasks"
+    begun = [e for e in tasks.iterdir() if e.is_dir() and not e.name.startswith(".")] if tasks.is_dir() else []
     return sum(not any((entry / end).exists() for end in ends) for entry in begun)
 
 
@@ -237,7 +238,8 @@ def _compared(line: Line, lines: Sequence[Line], rows: Sequence[Row]) -> Line:
 
 
 def _may_be_best(line: Line) -> bool:
-    return not (line.transductive or line.summary.test_used_for_selection)
+    elsewhere = any("folds of another split" in words for words in line.settings_from)  # whose rows may be tested here
+    return not (line.transductive or line.summary.test_used_for_selection or elsewhere)
 
 
 def _title(lines: Sequence[Line]) -> str:

@@ -42,8 +42,8 @@ class Line:
         transductive: whether training saw unlabelled test rows.
         unseen_embeddings: whether training used the embeddings of unseen classes.
         settings_from: where its settings come from, each said once.
-        best: the figures that are the highest among comparable lines. A line that is transductive or was chosen on test rows
-            has none.
+        best: the figures that are the highest among comparable lines. A line that is transductive, or was chosen on test rows
+            or on the folds of another split of the same data, has none.
         missing: "" or what of the bench the line does not cover, in words.
         runs: positions in `Bench.runs`.
     """

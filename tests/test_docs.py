@@ -41,7 +41,7 @@ def test_readme_begins_with_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "page"), [("benchmarks/grocery.py", "results.md"), ("benchmarks/fold_study.py", "tried.md")]
+    ("script", "page"), [("benchmarks/comparison.py", "results.md"), ("benchmarks/fold_study.py", "tried.md")]
 )
 def test_results_pages_are_written_from_the_stored_rows(script: str, page: str, tmp_path: Path) -> None:
     load(script).write_page(tmp_path / page)

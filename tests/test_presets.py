@@ -97,6 +97,20 @@ def test_on_another_split_or_with_other_settings_it_is_a_start(tmp_path: Path, w
         assert task.hyperparameters.sigma == 0.5
 
 
+def test_a_row_says_when_the_folds_were_of_another_split_or_other_data(tmp_path: Path, world: Dataset, preset: Preset) -> None:
+    """What trains in one split is tested in another: settings that were searched there have seen something of these tests."""
+    path = tmp_path / "p.json"
+    write_preset(path, preset)
+
+    def settings_from(data: Dataset, split: str, protocol: str = "blind", **settings: str) -> str:
+        return build_task(data, split, "tfvaegan", protocol, 0, settings, str(path)).settings_from
+
+    assert settings_from(world, "main", "fixed") == "folds"
+    assert settings_from(world, "other") == "folds of another split"
+    assert settings_from(world, "other", lr="0.01") == "user (lr), else folds of another split"
+    assert settings_from(replace(world, features=world.features + 1), "other") == "folds of other data"
+
+
 def test_blind_tries_the_methods_own_number_of_steps_wherever_it_starts(tmp_path: Path, world: Dataset, preset: Preset) -> None:
     """The steps of a preset are those it chose elsewhere, perhaps a quarter of what was tried: no budget to choose from."""
     path = tmp_path / "p.json"

@@ -14,7 +14,7 @@ from unseen.errors import SettingsError
 from unseen.evaluation.protocol import Task, check_protocol
 from unseen.evaluation.selection import CHOSEN
 from unseen.methods import ClosedForm, Generative, find_method, with_settings
-from unseen.presets import read_preset, shipped_preset
+from unseen.presets import Preset, read_preset, shipped_preset
 from unseen.recipe import Recipe
 
 
@@ -61,7 +61,7 @@ def build_task(
     elif preset is None and protocol != "paper":
         chosen = shipped_preset(method_name, data, split)
     if chosen is not None:
-        hyperparameters, recipe, settings_from = chosen.build(method), chosen.recipe, "folds"
+        hyperparameters, recipe, settings_from = chosen.build(method), chosen.recipe, _folds_of(chosen, data, split)
         if protocol == "blind" and chosen.fits(data, split) and not settings and not anew:
             selection = chosen.selection
         elif protocol == "blind":
@@ -74,9 +74,18 @@ def build_task(
     if settings:
         hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
         _refuse_idle(method, protocol, settings)
-        settings_from = f"user ({', '.join(settings)}), else {settings_from}"
+        settings_from = f"user ({', '.join(sorted(settings))}), else {settings_from}"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Task(data, split, method, hyperparameters, recipe, settings_from, chosen_protocol, seed, selection, device)
+
+
+def _folds_of(chosen: Preset, data: Dataset, split: str) -> str:
+    """Which folds a preset was chosen on. Rows that train in one split of some data are tested in another, so what was searched
+    there is, for this split, not chosen without test rows, and its result says so."""
+    if chosen.fits(data, split):
+        return "folds"
+    same_rows = chosen.chosen_for.get("features") == data.features_fingerprint
+    return "folds of another split" if same_rows else "folds of other data"
 
 
 def _refuse_idle(method: Generative | ClosedForm, protocol: str, settings: Mapping[str, str]) -> None:

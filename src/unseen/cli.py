@@ -48,7 +48,7 @@ app.add_typer(data_app, name="data")
 messages = Console(stderr=True)
 
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A built-in name (emoji) or a folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")]
 Threads = Annotated[int, typer.Option(help="Of each run; results depend on it in the last bits.")]
 EngineName = Annotated[str, typer.Option(help="local or ray.")]
@@ -198,8 +198,10 @@ def demo(
 @app.command()
 def bench(
     grid: Annotated[Path | None, typer.Argument(metavar="[GRID.toml]", help="What to compare, instead of options.")] = None,
-    methods: Annotated[list[str] | None, typer.Option(help="Names, or all.")] = None,
-    datasets: Annotated[list[str] | None, typer.Option(help="Built-in names and folders.")] = None,
+    methods: Annotated[list[str] | None, typer.Option(help="Names, parted by commas, or all of ours.")] = None,
+    datasets: Annotated[
+        list[str] | None, typer.Option(help="A built-in name or a folder; give the option once for each data set.")
+    ] = None,
     splits: Annotated[list[str] | None, typer.Option(help="Names, or all; each data set's first if not given.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many, from 0.")] = None,
     protocol: Annotated[list[str] | None, typer.Option(help="blind, fixed, paper.")] = None,
@@ -294,6 +296,7 @@ def ablate(
     seeds: Annotated[int, typer.Option(help="How many, from 0.")] = 1,
     protocol: Annotated[str, typer.Option(help="blind or fixed.")] = "blind",
     settings: Settings = None,
+    preset: Annotated[str | None, typer.Option(help="A published preset by name (cub), or a preset file.")] = None,
     threads: Threads = 1,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything; go on there.")] = Path("runs/ablation"),
     engine: EngineName = "local",
@@ -311,10 +314,25 @@ def ablate(
         seeds=tuple(range(seeds)),
         protocols=(protocol,),
         settings={method: dict(_pairs(settings or []))},
+        presets={} if preset is None else {method: preset},
         threads=threads,
         ablations=True,
     )
     _bench(expand(grid, _command()), out, engine, workers, address, threads, as_json)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `unseen bench` wrote, finished or not.")],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="What the others are compared with; class-gaussian if it was run.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; DIR/report.html if not given.")] = None,
+) -> None:
+    """Write the page of a benchmark: leaderboard, figures, ablations, costs, and where every number comes from."""
+    from unseen.report.bench_assemble import write_bench_report
+
+    print(f"page: {write_bench_report(folder, _command(), out, baseline)}")
 
 
 @app.command()
@@ -434,6 +452,8 @@ def _bench(
         for part in overview(out):
             console.print(part, soft_wrap=isinstance(part, str))
         print(f"results: {out / 'results.csv'}")
+    if (page := _write_bench_page(out)) and not as_json:
+        print(f"page: {page}")
     if failed:
         raise RunError(f"{failed} of {len(runs)} runs failed; the others are kept, and the same command tries these again")
 
@@ -614,6 +634,17 @@ def _write_page(path: Path, *contents: Any) -> Path | None:
 
     try:
         return write_report(path, *contents)
+    except MissingDependency as missing:
+        _say(f"note: {missing}", "yellow")
+        return None
+
+
+def _write_bench_page(folder: Path) -> Path | None:
+    """The page of a benchmark, without which its tables are tables still."""
+    from unseen.report.bench_assemble import write_bench_report
+
+    try:
+        return write_bench_report(folder, _command())
     except MissingDependency as missing:
         _say(f"note: {missing}", "yellow")
         return None

@@ -113,7 +113,7 @@ def run_in_folder(
         with _disk(folder):
             _check(folder, description, resume)  # again, now that nobody else can write
             for entry in filter(_left_over, list(folder.iterdir())):
-                entry.unlink()
+                entry.unlink(missing_ok=True)
         write_json(folder / "task.json", description)
         if (folder / "result.json").exists():
             outcome = replace(evaluate(folder, task.dataset), row=read_json(folder / "result.json"))
@@ -146,8 +146,10 @@ def _carry_out(task: Task, folder: Path, watch: Watch, on_outcome: Callable[[Out
 
 def _check(folder: Path, description: dict[str, Any], resume: bool) -> None:
     """Refuse a folder that holds anything but this very run, and without `resume` that too."""
+    # In this order: another process may begin the same run at this moment, and writes task.json before anything else.
+    taken = folder.exists() and (not folder.is_dir() or any(not _ours(entry) for entry in folder.iterdir()))
     if not (folder / "task.json").exists():
-        if folder.exists() and (not folder.is_dir() or any(not _ours(entry) for entry in folder.iterdir())):
+        if taken:
             raise RunError(f"{folder} already exists and holds no run of ours; choose another --out")
         return
     if not resume:
@@ -169,7 +171,7 @@ def _left_over(entry: Path) -> bool:
 
 
 def _ours(entry: Path) -> bool:
-    return entry.name == ".lock" or _left_over(entry)
+    return entry.name in (".lock", "failure.json") or _left_over(entry)
 
 
 @contextmanager
@@ -196,6 +198,18 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process holds the folder's lock."""
+    try:
+        with (folder / ".lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or none that can be asked: who wants to work there will find out
+        return False
+    return False
 
 
 @contextmanager

@@ -50,12 +50,12 @@ def test_best_candidate_is_chosen_and_all_are_recorded(
 ) -> None:
     synthesise, counts = module.classifier_rows, set()
 
-    def counting(method: Any, view: Any, rows_per_class: int, seed: int) -> Any:
-        counts.add(rows_per_class)
-        return synthesise(method, view, rows_per_class, seed)
+    def counting(method: Any, view: Any, rows_per_class: int, seed: int, drawn: int) -> Any:
+        counts.add((rows_per_class, drawn))
+        return synthesise(method, view, rows_per_class, seed, drawn)
 
     monkeypatch.setattr(module, "classifier_rows", counting)
-    task = tiny_task(tiny_world(seen=8, unseen=3), scalings=("minmax", "l2"), synthetic=7)
+    task = tiny_task(tiny_world(seen=8, unseen=3), scalings=("minmax", "l2"), synthetic=7, drawn=6)
     trained_up_to: list[int] = []
     chosen, recipe = select(task, tmp_path, lambda progress: trained_up_to.append(progress.step))
     assert trained_up_to.count(24) == 2 * 3  # one generator for each scaling and fold, whatever else is chosen
@@ -69,7 +69,7 @@ def test_best_candidate_is_chosen_and_all_are_recorded(
     assert chosen.chosen == {k: v for k, v in best.items() if k != "H"}
     assert all(getattr(recipe, name) == value for name, value in chosen.chosen.items())
     # A class has fewer than 25 rows in a fold, so 25 counts; the recipe's ratio is 2, and 1 and 4 are tried; 7 rows never
-    assert counts == {50, 25, 100}
+    assert counts == {(50, 6), (25, 6), (100, 6)}
     assert recipe.synthetic == 0
     assert chosen.test_evaluations == 0
     assert chosen.chosen_on == "3 folds of the training rows, holding out 2, 2, 2 seen classes"

@@ -11,6 +11,7 @@ import pytest
 
 from unseen.experiments.grid import Grid
 from unseen.experiments.jobs import Job, carry_out, opened
+from unseen.experiments.results import read_oracles, read_rows
 from unseen.storage import hash_of, read_json, write_json
 
 QUICK = {"tfvaegan": {"hidden": "8", "steps": "12", "latent": "4", "classifier_epochs": "2"}}
@@ -120,8 +121,9 @@ def row() -> Callable[..., Row]:
 @pytest.fixture(scope="session")
 def real_rows() -> list[Row]:
     """Rows that were measured, with oracles among them."""
-    file = Path(__file__).parents[2] / "benchmarks" / "results" / "grocery.jsonl"
-    return [{"variant": "", **json.loads(line), "task": f"t{k}"} for k, line in enumerate(file.read_text().splitlines())]
+    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "comparison"
+    oracles = [{**row, "task": f"{row['task']}-oracle"} for row in read_oracles(folder)]
+    return [row for row in (*read_rows(folder), *oracles) if row["dataset"] == "grocery"]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class Pretend:
         self._queue.append(job)
         self.most = max(self.most, len(self._queue))
 
-    def next_done(self) -> Done:
+    def next_done(self, seconds: float | None = None) -> Done:
         job = self._queue.popleft()
         if self.lose and self.lose in str(job):
             return Done(job, "its process died 3 times")
@@ -92,11 +92,11 @@ def test_a_failed_choice_fails_its_runs_and_no_others(quick_grid: QuickGrid, ben
     follows = f"choosing its settings failed: {why}"
     assert ended == {
         "toy, first, prototype, choice on folds": why,
-        "toy, first, prototype, seed 0": follows,
-        "toy, first, prototype, seed 1": follows,
+        "toy, first, prototype, blind, seed 0": follows,
+        "toy, first, prototype, blind, seed 1": follows,
         "toy, first, eszsl, choice on folds": None,
-        "toy, first, eszsl, seed 0": None,
-        "toy, first, eszsl, seed 1": None,
+        "toy, first, eszsl, blind, seed 0": None,
+        "toy, first, eszsl, blind, seed 1": None,
     }
     for job in jobs:
         assert failure(job, bench_folder) == ended[str(job)]
@@ -109,17 +109,20 @@ def test_a_worker_that_dies_after_its_work_was_done_lost_nothing(quick_grid: Qui
     [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
 
     class Late(Pretend):
-        def next_done(self) -> Done:
+        def next_done(self, seconds: float | None = None) -> Done:
             return Done(super().next_done().job, "its process died 3 times")
 
     assert [end.sentence for end in work_through([job], bench_folder, Late(bench_folder))] == [None]
 
 
-def test_a_worker_that_leaves_nothing_is_a_failure(quick_grid: QuickGrid, bench_folder: Path) -> None:
+def test_a_worker_that_leaves_nothing_is_a_failure(
+    quick_grid: QuickGrid, bench_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unseen.experiments.bench.SIGHT_SECONDS", 0.0)
     [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
 
     class Idle(Pretend):
-        def next_done(self) -> Done:
+        def next_done(self, seconds: float | None = None) -> Done:
             return Done(self._queue.popleft())
 
     [end] = work_through([job], bench_folder, Idle(bench_folder))
@@ -143,6 +146,13 @@ def test_a_folder_keeps_every_command_once(tmp_path: Path) -> None:
     assert commands_of(tmp_path / "out") == ["unseen bench a", "unseen bench b"]
 
 
+def test_a_folder_that_another_command_has_just_made_is_gone_on_with(tmp_path: Path) -> None:
+    """As where many commands are begun at once: it holds bench.json under the name it is written under, and nothing else."""
+    (tmp_path / ".bench.json.abc123").write_text("{")
+    open_folder(tmp_path, "unseen bench a")
+    assert commands_of(tmp_path) == ["unseen bench a"]
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
@@ -162,7 +172,7 @@ def test_a_result_with_other_settings_is_refused_before_anything_is_done(quick_g
     for changes in ({"seeds": (1,)}, {"protocols": ("blind",)}, {"splits": ("second",)}):
         refuse_other_results(expand(quick_grid("prototype", **{"protocols": ("fixed",), **changes}), ""), bench_folder)
     other = quick_grid("tfvaegan", protocols=("fixed",), settings={"tfvaegan": {"hidden": "9", "steps": "12"}})
-    with pytest.raises(RunError, match="'toy, first, tfvaegan, seed 0', protocol fixed, with other settings"):
+    with pytest.raises(RunError, match="'toy, first, tfvaegan, fixed, seed 0' with other settings"):
         refuse_other_results(expand(other, ""), bench_folder)
 
 

@@ -47,6 +47,7 @@ def test_bench_runs_prints_and_does_nothing_twice(toy_folder: Path, tmp_path: Pa
         "Average rank in H, protocol blind",
         "How often test rows were scored",
         "results.csv",
+        "report.html",
     ):
         assert shown in words(first.stdout)
     rows = json.loads(unseen(*command, "--out", tmp_path / "out", "--json").stdout)
@@ -60,6 +61,7 @@ def test_bench_runs_prints_and_does_nothing_twice(toy_folder: Path, tmp_path: Pa
     again = unseen(*command, "--out", tmp_path / "out")
     assert "8 runs, of which 8 are finished already" in again.stderr
     assert again.stdout == first.stdout
+    assert (tmp_path / "out" / "report.html").read_text().count('<tr data-protocol="0"') == 2
     commands = read_json(tmp_path / "out" / "bench.json")["commands"]
     assert [("--json" in line) for line in commands] == [False, True]
 
@@ -105,5 +107,5 @@ def test_ablate_compares_every_row_with_the_whole_method(toy_folder: Path, tmp_p
         assert f"tfvaegan, {row}" in shown
     assert re.search(r"width and steps of tfvaegan: 8 and (3|6|12); the same in all rows of a task", shown)
     assert unseen("ablate", "prototype", toy_folder, "--out", tmp_path / "no", code=2).stderr == (
-        "error: method 'prototype' declares no ablations; leave it out\n"
+        "error: method 'prototype' declares no ablations, so there is nothing to take from it; name one that does\n"
     )

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from unseen.data.dataset import Dataset
+from unseen.data.opening import open_dataset
 from unseen.errors import DataError, SettingsError
+from unseen.experiments import jobs as jobs_module
 from unseen.experiments.grid import Grid, expand, read_grid
 from unseen.experiments.jobs import Job, opened
 from unseen.methods import METHODS, ClosedForm
@@ -67,6 +69,26 @@ def test_closed_forms_have_no_paper_protocol_and_fixed_chooses_nothing(quick_gri
         ("run", "tfvaegan", "fixed"),
         ("run", "prototype", "fixed"),
     ]
+
+
+def test_a_grid_that_comes_to_nothing_is_one_sentence(quick_grid: QuickGrid) -> None:
+    with pytest.raises(SettingsError, match="closed-form methods have no `paper`"):
+        expand(quick_grid("prototype", "eszsl", protocols=("paper",)), "")
+
+
+def test_planning_opens_each_data_set_once(
+    quick_grid: QuickGrid, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More data sets than stay open at a time: the next seed must not read the first of them again."""
+    sources = tuple(str(tmp_path / name) for name in "abcd")
+    for source in sources:
+        replace(toy, name=Path(source).name).save(Path(source))
+    read: list[str] = []
+    monkeypatch.setattr(jobs_module, "open_dataset", lambda source: read.append(source) or open_dataset(source))
+    jobs = expand(replace(quick_grid("prototype", seeds=(2, 0, 1), splits=("all",)), datasets=sources), "")
+    assert read == list(sources)
+    order = [(job.description["seed"], job.description["dataset"], job.description["split"]) for job in runs(jobs)]
+    assert order == [(seed, name, split) for seed in (2, 0, 1) for name in "abcd" for split in ("first", "second")]
 
 
 # ---------------------------------------------------------------------------------------------------------------- names
@@ -213,6 +235,16 @@ def test_a_file_says_the_same_as_options(tmp_path: Path, toy_folder: Path) -> No
     )
 
 
+def test_a_presets_file_stands_beside_the_grids(tmp_path: Path) -> None:
+    """As a data set does; the name of a published preset stays a name, even where a file is called the same."""
+    (tmp_path / "cub").touch()
+    text = "methods = ['tfvaegan', 'fvaegan']\ndatasets = 'emoji'\n[presets]\ntfvaegan = 'tuned/preset.json'\nfvaegan = 'cub'"
+    assert read_grid(write(tmp_path / "grid.toml", text)).presets == {
+        "tfvaegan": str(tmp_path / "tuned" / "preset.json"),
+        "fvaegan": "cub",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -231,6 +263,11 @@ def test_a_file_says_the_same_as_options(tmp_path: Path, toy_folder: Path) -> No
         ("methods = 'eszsl'\ndatasets = 'emoji'\n[settings.tfvaegan]\nlr = 1", "settings for tfvaegan"),
         ("methods = 'eszsl'\ndatasets = 'emoji'\n[splits]\ntoy = 'all'", "splits for"),
         ("methods = 'eszsl'\ndatasets = 'emoji'\nthreads = 0", "threads=0 cannot work"),
+        ("methods = 'eszsl'\ndatasets = 'emoji'\nthreads = 1.5", "threads is no whole number"),
+        ("methods = 'tfvaegan'\ndatasets = 'emoji'\nablations = 'false'", "ablations is neither true nor false"),
+        ("methods = 'tfvaegan'\ndatasets = 'emoji'\nsettings = {tfvaegan = 3}", "settings.tfvaegan is no table"),
+        ("methods = 'tfvaegan'\ndatasets = 'emoji'\nseeds = 1.5", "seeds is neither a number nor a list"),
+        ("methods = 'tfvaegan'\ndatasets = 'emoji'\n[presets]\ntfvaegan = 3", "presets.tfvaegan is no text"),
         ("methods = 'eszsl'\ndatasets = 'emoji'\nablations = true", "declares no ablations"),
         ("methods = 'tfvaegan'\ndatasets = 'emoji'\nablations = true\nprotocols = 'paper'", "use blind or fixed"),
     ],

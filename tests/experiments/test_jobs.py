@@ -125,6 +125,21 @@ def test_what_is_kept_for_the_report_agrees_with_the_row(quick_grid: QuickGrid, 
     assert result(plain, bench_folder)["diagnostic_evaluations"] == 0
 
 
+def test_where_no_oracle_can_be_made_the_run_is_a_result_still(
+    quick_grid: QuickGrid, toy: Dataset, bench_folder: Path, tmp_path: Path
+) -> None:
+    """An oracle learns from one test row of an unseen class and is scored on another; with one row a class there is none."""
+    first = toy.splits["first"]
+    of_class = toy.labels[first.test_unseen]
+    few = np.array([first.test_unseen[np.flatnonzero(of_class == k)[0]] for k in first.unseen])
+    replace(toy, splits={"first": replace(first, test_unseen=few)}).save(tmp_path / "few")
+    [job] = expand(replace(quick_grid("tfvaegan", protocols=("fixed",)), datasets=(str(tmp_path / "few"),)), "")
+    carry_out(job, bench_folder)
+    assert failure(job, bench_folder) is None
+    assert result(job, bench_folder)["test_evaluations"] == 1
+    assert not (job.folder(bench_folder) / "oracle.json").exists()
+
+
 def test_a_long_curve_is_thinned_and_keeps_its_ends(tiny_world: Callable[..., Dataset], tiny_task: Any) -> None:
     from unseen.experiments.details import CURVE_POINTS, details
 
@@ -152,23 +167,18 @@ def test_what_is_done_is_not_done_again(
     rows_of(jobs, bench_folder)
 
 
-def test_what_another_process_works_on_is_waited_for(
-    quick_grid: QuickGrid, bench_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
-    folder = job.folder(bench_folder)
-    folder.mkdir(parents=True)
-    lock = module.locked(folder)
-    lock.__enter__()
-    waited = []
-
-    def wait(seconds: float) -> None:
-        waited.append(job.done(bench_folder))
-        lock.__exit__(None, None, None)
-
-    monkeypatch.setattr(module.time, "sleep", wait)
-    carry_out(job, bench_folder)
-    assert waited == [False]
+@pytest.mark.parametrize("kind", ["choose", "run"])
+def test_what_another_process_works_on_is_left_alone(quick_grid: QuickGrid, bench_folder: Path, kind: str) -> None:
+    jobs = expand(quick_grid("prototype"), "")
+    job = next(job for job in jobs if job.kind == kind)
+    if job.needs:
+        assert carry_out(jobs[0], bench_folder)
+    job.folder(bench_folder).mkdir(parents=True)
+    with module.locked(job.folder(bench_folder)):
+        assert not carry_out(job, bench_folder)
+        assert not job.done(bench_folder)
+        assert failure(job, bench_folder) is None
+    assert carry_out(job, bench_folder)
     assert job.done(bench_folder)
 
 
@@ -206,6 +216,18 @@ def test_other_versions_on_the_machine_that_works_are_a_failure(
     monkeypatch.setattr(module, "versions", lambda method: {"torch": "0"})
     carry_out(job, bench_folder)
     assert "install the same on all machines" in str(failure(job, bench_folder))
+
+
+def test_a_job_planned_for_a_gpu_is_not_done_without_one(
+    quick_grid: QuickGrid, bench_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name says what it was computed on."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
+    planned = replace(job, description={**job.description, "device": "cuda"})
+    assert planned.id != job.id
+    assert carry_out(planned, bench_folder)
+    assert "planned on a machine with a GPU, and this one has none" in str(failure(planned, bench_folder))
 
 
 def test_a_divergence_is_a_failure_and_a_bug_is_told_from_it(

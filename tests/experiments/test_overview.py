@@ -92,3 +92,31 @@ def test_a_failure_is_named(row: Callable[..., Row], bench: Callable[..., Path],
     known = {"dataset": "toy", "split": "first", "method": "x", "protocol": "blind", "seed": 3, "sentence": "[red]too bad"}
     write_json(folder / "tasks" / "b" / "failure.json", known)
     assert any("failed: toy, first, x, blind, 3: " in part for part in printed(folder))
+
+
+def test_nothing_is_compared_where_there_is_nothing_to_compare_with(
+    row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
+) -> None:
+    """Closed forms have no `paper`: a generative method alone under it has no difference and no rank."""
+    rows = [
+        row(task="a", method="tfvaegan", H=0.5),
+        row(task="b", method="class-gaussian", H=0.4),
+        row(task="c", method="tfvaegan", H=0.6, protocol="paper", test_used_for_selection=True),
+    ]
+    parts = printed(bench(rows, {"main": ["owl"]}))
+    compared = [part.splitlines()[0] for part in parts if "minus that of" in part or part.startswith("Average rank")]
+    assert [("paper" in title, "blind" in title) for title in compared] == [(False, True)] * 2
+
+
+def test_what_makes_rows_unlike_is_said(
+    row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
+) -> None:
+    chosen = {"selection": {"candidates": 3}}
+    alike = [
+        row(task="a", method="eszsl", **chosen),
+        row(task="b", method="tfvaegan", seconds_by_phase={"training": 1.0}, **chosen),
+        row(task="c", method="eszsl", seed=1, versions={"torch": "3"}),
+    ]
+    parts = printed(bench(alike, {"main": ["owl"]}))
+    assert any("seconds of tfvaegan do not all count the choice of settings" in part for part in parts)
+    assert any("not all of these results were made with the same versions" in part for part in parts)

@@ -72,6 +72,10 @@ def test_what_older_results_do_not_say_is_filled_in(row: Callable[..., Row], ben
         ({"split_hash": None}, "does not rightly say split_hash"),
         ({"test_used_for_selection": 0}, "does not rightly say test_used_for_selection"),
         ({"task": "another"}, "does not rightly say task"),
+        ({"seconds": True}, "does not rightly say seconds"),
+        ({"peak_memory": "much"}, "does not rightly say peak_memory"),
+        ({"diagnostic_evaluations": "6"}, "does not rightly say diagnostic_evaluations"),
+        ({"steps": 1.5}, "does not rightly say steps"),
     ],
 )
 def test_a_damaged_result_is_one_sentence(change: Row, says: str, row: Callable[..., Row], bench: Callable[..., Path]) -> None:
@@ -91,6 +95,13 @@ def test_what_is_no_json_and_what_is_no_benchmark_is_refused(row: Callable[..., 
         read_rows(folder)
     with pytest.raises(DataError, match=r"abc is not a benchmark .* give a folder that `unseen bench` wrote"):
         read_rows(folder / "tasks" / "abc")
+
+
+def test_a_benchmark_that_still_chooses_has_no_rows_yet(tmp_path: Path) -> None:
+    """Its runs wait for a choice on folds, so none of them has begun."""
+    (tmp_path / "bench.json").write_text('{"format": "unseen-bench"}')
+    (tmp_path / "selections").mkdir()
+    assert read_rows(tmp_path) == read_failures(tmp_path) == []
 
 
 def test_failures_are_told_with_what_they_say(row: Callable[..., Row], bench: Callable[..., Path]) -> None:
@@ -133,11 +144,11 @@ def test_flat_names_and_values() -> None:
 
 
 def test_every_field_of_real_rows_survives(real_rows: list[Row]) -> None:
-    """Each leaf is found under its own name, and there is nothing else."""
+    """Each leaf is found under its own name, and there is nothing else; of candidates their number."""
 
     def count(value: Any) -> int:
         if isinstance(value, dict):
-            return sum(count(inner) for inner in value.values())
+            return sum(1 if name == "candidates" else count(inner) for name, inner in value.items())
         return len(value) if isinstance(value, list) else 1
 
     for real in real_rows:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unseen.errors import DataError
 from unseen.nn.coupling import ConditionalFlow, Coupling, Subnetwork, initialise
 
 D, G, HIDDEN, CLASSES, ROWS = 7, 3, 8, 4, 9
@@ -200,3 +201,8 @@ def test_one_block_is_freias_glow_coupling() -> None:
     golden = torch.tensor([-0.04061249881080947, 3.427333241654437], dtype=torch.float64)
     torch.testing.assert_close(log_determinant, golden, rtol=0, atol=1e-12)
     torch.testing.assert_close(flow.inverse(z, terms), x, rtol=0, atol=1e-12)
+
+
+def test_a_single_dimension_cannot_be_coupled() -> None:
+    with pytest.raises(DataError, match="features of length 1"):
+        ConditionalFlow(1, condition=3, hidden=4, blocks=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,13 @@ HOSTILE = (
     "@ink",
     "&lt;i&gt;twice&lt;/i&gt;",
 )
+
+
+def coloured(value: Any) -> Any:
+    """What the page's script does: a colour in place of each name of one."""
+    if isinstance(value, dict):
+        return "#123456" if set(value) == {"css"} else {key: coloured(inner) for key, inner in value.items()}
+    return [coloured(inner) for inner in value] if isinstance(value, list) else value
 
 
 def demo_page(names: tuple[str, ...] = UNSEEN) -> Page:

@@ -2,21 +2,13 @@ from __future__ import annotations
 
 import html
 import json
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from demo_page import HOSTILE, demo_page
+from demo_page import HOSTILE, coloured, demo_page
 
 from unseen.report import Confusion, Curve, Projection, figures
-
-
-def _coloured(value: Any) -> Any:
-    """What the page's script does: a colour in place of each name of one."""
-    if isinstance(value, dict):
-        return "#123456" if set(value) == {"css"} else {key: _coloured(inner) for key, inner in value.items()}
-    return [_coloured(inner) for inner in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("kind", ["curve", "projection", "confusion"])
@@ -31,7 +23,7 @@ def test_plotly_accepts_every_word_of_a_figure(kind: str) -> None:
         "confusion": lambda: figures.confusion_figure(page.confusion),  # type: ignore[arg-type]
     }[kind]()
     json.dumps(figure, allow_nan=False)
-    go.Figure(_coloured(figure))
+    go.Figure(coloured(figure))
 
 
 @pytest.mark.parametrize(

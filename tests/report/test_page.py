@@ -8,34 +8,17 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from demo_page import HOSTILE, demo_page, hostile_page
+from opened import Elements
 
 from unseen.errors import DataError, MissingDependency
 from unseen.report import render
-from unseen.report.page import _safe_json, number, percent, plain
+from unseen.report.rendering import number, percent, plain, safe_json
 
 SECTIONS = ["classes", "results", "curves", "pictures", "plane", "mistakes", "per-class", "sources", "command"]
-
-
-class Elements(HTMLParser):
-    """Every element with its attributes, and the text of style elements."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.styles: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attributes}))
-
-    def handle_data(self, data: str) -> None:
-        if self.elements and self.elements[-1][0] == "style":
-            self.styles.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +105,11 @@ def test_hostile_names_change_no_element() -> None:
 
 def test_json_of_a_figure_cannot_end_its_script_element() -> None:
     figure = {"text": "</script><!-- <script> & \u2028 'quoted' \"", "numbers": [1.5, None]}
-    text = _safe_json(figure)
+    text = safe_json(figure)
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == figure
     with pytest.raises(ValueError, match="JSON compliant"):
-        _safe_json(float("nan"))
+        safe_json(float("nan"))
 
 
 def test_no_control_character_and_no_half_surrogate_reaches_the_page() -> None:

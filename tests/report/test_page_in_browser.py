@@ -177,8 +177,8 @@ def test_figures_take_the_readers_colours_and_print_in_light_ones(demo: str, ope
 def test_page_reads_without_script(demo: str, open_page: Open) -> None:
     page = open_page(demo, java_script_enabled=False)
     assert page.tab.locator("noscript p").count() == 3
-    assert page.tab.locator("#curve-table tbody tr").count() == 3
-    assert page.tab.locator("#mistakes-table tbody tr").count() == 20
+    assert page.tab.locator(".curves tbody tr").count() == 3
+    assert page.tab.locator(".mistakes tbody tr").count() == 20
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])

@@ -417,7 +417,7 @@ def ledger(rows: Iterable[Row]) -> list[Looks]:
 def _looks(row: Row) -> tuple[int, int, int]:
     if is_oracle(row):
         return 0, 0, 1
-    diagnostic = row.get("diagnostic_evaluations", 0)
+    diagnostic = row.get("diagnostic_evaluations") or 0
     if row["test_used_for_selection"]:
         return 1, row["test_evaluations"], diagnostic
     return row["test_evaluations"], 0, diagnostic

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unseen.errors import DataError, RunError
-from unseen.experiments.engines import Engine
-from unseen.experiments.jobs import Job, failure, write_failure
+from unseen.experiments.engines import Done, Engine
+from unseen.experiments.jobs import FAILURE, Job, failure, write_failure
+from unseen.runs import in_use
 from unseen.storage import read_json, write_json
 
 FORMAT = "unseen-bench"
 VERSION = 1
+BUSY_SECONDS = 0.5
+"""How often jobs that other processes are at are looked at."""
+SIGHT_SECONDS = 90.0
+"""How long another machine's file may take to be seen here: on a shared disk (NFS), what was not there is remembered for up to
+a minute."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,18 @@ def open_folder(out: Path, command: str) -> None:
     commands: list[str] = []
     if marker.exists():
         commands = commands_of(out)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(not _marker(entry) for entry in out.iterdir())):
         raise RunError(f"{out} already exists and holds no benchmark of ours; choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror}; choose another --out") from error
     write_json(marker, {"format": FORMAT, "version": VERSION, "commands": list(dict.fromkeys([*commands, command]))})
+
+
+def _marker(entry: Path) -> bool:
+    """Whether it is bench.json, perhaps under the name it has while another process writes it at this moment."""
+    return entry.name.removeprefix(".").startswith("bench.json")
 
 
 def refuse_other_results(jobs: Sequence[Job], out: Path) -> None:
@@ -61,8 +73,7 @@ def refuse_other_results(jobs: Sequence[Job], out: Path) -> None:
             job = planned.get(_place(task, task.get("variant", "")))
             if job is not None:
                 raise RunError(
-                    f"{out} already holds a result for '{job}', protocol {job.description['protocol']}, with other settings or "
-                    "versions; choose another --out"
+                    f"{out} already holds a result for '{job}' with other settings or versions; choose another --out"
                 )
 
 
@@ -86,43 +97,74 @@ def commands_of(out: Path) -> list[str]:
 def work_through(jobs: Sequence[Job], out: Path, engine: Engine) -> Iterator[Ended]:
     """Carry out jobs that are not done yet, each as soon as what it needs is there; yields them as they end.
 
-    A run whose choice failed fails with it. On any interruption the engine is closed, which lets workers save what they have.
+    Several processes that do this with the same `out`, on one machine or on many, share the work: each takes what no other is
+    at. A run whose choice failed fails with it; what failed before is tried again. On any interruption the engine is closed,
+    which lets workers save what they have.
     """
     by_id = {job.id: job for job in jobs}
     runs = [job for job in jobs if job.kind == "run" and not job.done(out)]
-    needed = [by_id[i] for i in dict.fromkeys(job.needs for job in runs if job.needs) if not by_id[i].done(out)]
-    waiting: dict[str, list[Job]] = {job.id: [] for job in needed}
-    ready = list(needed)
+    ready = [by_id[i] for i in dict.fromkeys(job.needs for job in runs if job.needs) if not by_id[i].done(out)]
+    waiting: dict[str, list[Job]] = {job.id: [] for job in ready}
     for job in runs:
-        if job.needs in waiting:
-            waiting[job.needs].append(job)
-        else:
-            ready.append(job)
+        (waiting[job.needs] if job.needs and job.needs in waiting else ready).append(job)
+    failed_before = {job.id for job in (*ready, *runs) if failure(job, out)}
     at_work = 0
+
+    def settled(ended: Ended) -> Iterator[Ended]:
+        yield ended
+        followers = waiting.pop(ended.job.id, [])
+        if ended.sentence is None:
+            ready[:0] = followers
+            return
+        for follower in followers:
+            because = f"choosing its settings failed: {ended.sentence}"
+            write_failure(follower, out, because)
+            yield Ended(follower, because)
+
     try:
         while ready or at_work:
-            while ready and at_work < engine.slots:
-                engine.submit(ready.pop(0))
-                at_work += 1
-            ended = next_ended(engine, out)
-            at_work -= 1
-            yield ended
-            followers = waiting.pop(ended.job.id, [])
-            if ended.sentence is None:
-                ready = [*followers, *ready]
-            else:
-                for follower in followers:
-                    write_failure(follower, out, f"choosing its settings failed: {ended.sentence}")
-                    yield Ended(follower, f"choosing its settings failed: {ended.sentence}")
+            slots = engine.slots
+            for job in list(ready):
+                if at_work >= slots:
+                    break
+                elsewhere = job.done(out) or (job.id not in failed_before and failure(job, out) is not None)
+                if not elsewhere and in_use(job.folder(out)):
+                    continue
+                ready.remove(job)
+                if elsewhere:
+                    yield from settled(Ended(job, failure(job, out)))
+                else:
+                    (job.folder(out) / FAILURE).unlink(missing_ok=True)
+                    engine.submit(job)
+                    at_work += 1
+            if not at_work:
+                time.sleep(BUSY_SECONDS if ready else 0.0)
+                continue
+            done = engine.next_done(BUSY_SECONDS if ready else None)
+            if done is not None:
+                at_work -= 1
+                if done.busy:
+                    ready.append(done.job)
+                else:
+                    yield from settled(_ended(done, out))
     finally:
         engine.close()
 
 
 def next_ended(engine: Engine, out: Path) -> Ended:
-    """Wait for a job to end. A job whose workers were lost has failed, unless its work was done by then."""
-    done = engine.next_done()
-    if done.job.done(out):
-        return Ended(done.job, None)
-    if done.lost or failure(done.job, out) is None:
-        write_failure(done.job, out, done.lost or "its worker ended without a result")
-    return Ended(done.job, failure(done.job, out))
+    """Wait for a job to end. One that another process is at, such as a worker that was taken for lost, is submitted again."""
+    while (done := engine.next_done()) is None or done.busy:
+        if done is not None:
+            time.sleep(BUSY_SECONDS)
+            engine.submit(done.job)
+    return _ended(done, out)
+
+
+def _ended(done: Done, out: Path) -> Ended:
+    """What became of a job. One whose workers were lost has failed, unless its work was done by then."""
+    job, patience = done.job, time.monotonic() + SIGHT_SECONDS
+    while not (job.done(out) or done.lost or failure(job, out)) and time.monotonic() < patience:
+        time.sleep(BUSY_SECONDS)
+    if not job.done(out) and (done.lost or failure(job, out) is None):
+        write_failure(job, out, done.lost or "its worker ended without a result")
+    return Ended(job, failure(job, out))

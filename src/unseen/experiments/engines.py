@@ -6,30 +6,42 @@ where that process dies, it is called again, which is safe because every job goe
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
+import socket
+import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from unseen.errors import MissingDependency, RunError, SettingsError, Stopped
+from unseen.errors import MissingDependency, RunError, SettingsError, Stopped, UnseenError
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
     from unseen.experiments.jobs import Job
 
-Call = Callable[["Job", Path], None]
+Call = Callable[["Job", Path], bool]
+"""What is done with a job; False where it was left alone, because another process is at it."""
 TRIES = 3
 """How often a job is given to a worker before its death is taken for the job's own fault."""
 GRACE_SECONDS = 30.0
 """How long workers that are told to stop may take to save what they have."""
+BUSY_CODE = 75
+"""Exit code of a process that left its job alone; by custom "try again later"."""
+KNOCK_SECONDS = 5.0
+"""How long the machine of a Ray cluster may take to answer."""
+GPU_SHARE = 0.25
+"""Of a GPU, for each job on a Ray cluster that was planned for one: networks over features do not fill a GPU."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +50,28 @@ class Done:
 
     Args:
         lost: None, or what became of the workers that it was given to.
+        busy: it was left alone, because another process is at it.
     """
 
     job: Job
     lost: str | None = None
+    busy: bool = False
 
 
 class Engine(Protocol):
     """Takes jobs and gives them back done, in any order."""
 
-    slots: int
-    """Jobs that are worth having submitted at a time."""
+    @property
+    def slots(self) -> int:
+        """Jobs that are worth having submitted at a time."""
+        ...
 
     def submit(self, job: Job) -> None:
         """Begin a job as soon as a worker is free."""
         ...
 
-    def next_done(self) -> Done:
-        """Wait for a job to end."""
+    def next_done(self, seconds: float | None = None) -> Done | None:
+        """Wait for a job to end, at most so long; None where none has, and it is worth asking again."""
         ...
 
     def close(self) -> None:
@@ -70,7 +86,7 @@ class LocalEngine:
     in memory is never counted for another. They go when this process goes, however it ends.
 
     Args:
-        call: what to do with a job and `out`; importable by name.
+        call: importable by name.
         workers: processes at a time.
     """
 
@@ -86,20 +102,20 @@ class LocalEngine:
         self._waiting.append((job, 1))
         self._begin()
 
-    def next_done(self) -> Done:
-        while True:
-            self._begin()
-            ended = wait([process.sentinel for process, _, _ in self._running.values()])
-            for sentinel in [s for s in self._running if s in ended]:
-                process, job, tries = self._running.pop(sentinel)
-                process.join()
-                code = process.exitcode
-                process.close()
-                if code == 0:
-                    return Done(job)
-                if tries == TRIES:
-                    return Done(job, f"its process died {TRIES} times, the last time with {_cause(code)}")
-                self._waiting.append((job, tries + 1))
+    def next_done(self, seconds: float | None = None) -> Done | None:
+        self._begin()
+        ended = wait([process.sentinel for process, _, _ in self._running.values()], seconds)
+        for sentinel in [s for s in self._running if s in ended]:
+            process, job, tries = self._running.pop(sentinel)
+            process.join()
+            code = process.exitcode
+            process.close()
+            if code in (0, BUSY_CODE):
+                return Done(job, busy=code == BUSY_CODE)
+            if tries == TRIES:
+                return Done(job, lost=f"its process died {TRIES} times, the last time with {_cause(code)}")
+            self._waiting.append((job, tries + 1))
+        return None
 
     def close(self) -> None:
         self._waiting.clear()
@@ -123,9 +139,11 @@ def _work(call: Call, job: Job, out: Path) -> None:
     """What a worker process does."""
     threading.Thread(target=_go_with_parent, daemon=True).start()
     try:
-        call(job, out)
+        raise SystemExit(0 if call(job, out) else BUSY_CODE)
     except (Stopped, KeyboardInterrupt):
         raise SystemExit(130) from None
+    except UnseenError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def _go_with_parent() -> None:
@@ -145,12 +163,13 @@ def _cause(code: int | None) -> str:
 class RayEngine:
     """A Ray cluster: one that runs already, by its address, or one on this machine.
 
-    All its machines must see `out` and the data under the same paths, and have the same versions installed. Ray gives a job to
-    another worker where the first one, or its machine, is lost.
+    All its machines must see `out` and the data under the same paths, and have the same versions installed. A fresh process for
+    each job, as on one machine. A job that was planned for a GPU asks for a share of one: otherwise Ray would give it to a
+    machine that has none, or all jobs to the first of several.
 
     Args:
-        call: what to do with a job and `out`; importable by name.
-        address: of the cluster, for example `auto` or `ray://head:10001`; None starts one on this machine.
+        call: importable by name.
+        address: of the cluster: HOST:PORT, or `auto` on a machine that belongs to it; None starts one on this machine.
         workers: of a cluster that is started here, jobs at a time; on another one Ray decides.
         threads: CPUs that a job takes.
 
@@ -166,33 +185,55 @@ class RayEngine:
             raise MissingDependency(
                 "--engine ray needs Ray, which is not installed; run: pip install 'unseen[ray]'"
             ) from missing
+        if address is not None:
+            _knock(address)
         self._ray: Any = ray
-        try:
-            if address is None:
-                ray.init(address="local", num_cpus=workers * threads, include_dashboard=False, log_to_driver=False)
-            else:
-                ray.init(address=address, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise RunError(f"there is no Ray cluster at {address} ({error}); start one by `ray start --head`") from error
-        self.slots = 10_000  # Ray queues better than we would
-        self._out = out.resolve()
-        # max_calls=1: a fresh process for each job, as on one machine.
-        self._remote: Any = ray.remote(num_cpus=threads, max_retries=TRIES - 1, max_calls=1)(call)
-        self._running: dict[Any, Job] = {}
+        self._out, self._threads = out.absolute(), threads
+        self._running: dict[Any, tuple[Job, int]] = {}
+        self._noted: set[float] = set()
+        own = {"num_cpus": workers * threads, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+        with ExitStack() as to_undo:
+            # Ray tells of lost workers on standard output, where nothing but results belongs.
+            to_undo.enter_context(redirect_stdout(sys.stderr))
+            to_undo.callback(ray.shutdown)
+            on_sigterm = signal.getsignal(signal.SIGTERM)
+            try:
+                self._ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
+            except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+                raise RunError(
+                    f"the Ray cluster at {address or 'this machine'} cannot be used ({_line(error)}); check that it runs, that "
+                    "this machine belongs to it, and that RAY_AUTH_MODE is here what it is there"
+                ) from error
+            finally:
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGTERM, on_sigterm)  # Ray would end this process there and then
+            self._to_undo = to_undo.pop_all()
+        self._remote: Any = ray.remote(max_retries=0, max_calls=1)(call)
+
+    @property
+    def slots(self) -> int:
+        """Twice what the cluster can do at present: no machine waits for us, and a cluster that can grow is asked to."""
+        return max(2, 2 * int(self._ray.cluster_resources().get("CPU", 0) // self._threads))
 
     def submit(self, job: Job) -> None:
-        self._running[self._remote.remote(job, self._out)] = job
+        self._begin(job, 1)
 
-    def next_done(self) -> Done:
-        [reference], _ = self._ray.wait(list(self._running), num_returns=1)
-        job = self._running.pop(reference)
-        try:
-            self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            return Done(job, f"its worker failed: {str(error.cause).splitlines()[0]}")
-        except self._ray.exceptions.RayError as error:
-            return Done(job, f"its workers were lost {TRIES} times ({type(error).__name__})")
-        return Done(job)
+    def next_done(self, seconds: float | None = None) -> Done | None:
+        ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        for reference in ended:
+            job, tries = self._running.pop(reference)
+            try:
+                return Done(job, busy=not self._ray.get(reference))
+            except self._ray.exceptions.RayTaskError as error:  # raised by the call, which keeps a job's failures to itself
+                if not isinstance(error.cause, Stopped):
+                    raise RunError(f"a worker cannot work ({_line(error.cause)}); what is done is kept") from None
+                how = "it was told to stop"
+            except self._ray.exceptions.RayError as error:
+                how = _line(error)
+            if tries == TRIES:
+                return Done(job, lost=f"its worker was lost {TRIES} times; the last time: {how}")
+            self._begin(job, tries + 1)
+        return None
 
     def close(self) -> None:
         for reference in self._running:
@@ -200,7 +241,41 @@ class RayEngine:
         if self._running:
             self._ray.wait(list(self._running), num_returns=len(self._running), timeout=GRACE_SECONDS)
         self._running.clear()
-        self._ray.shutdown()
+        self._to_undo.close()
+
+    def _begin(self, job: Job, tries: int) -> None:
+        gpus = GPU_SHARE if job.description["device"] == "cuda" else 0.0
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not any(m.get("CPU", 0) >= self._threads and m.get("GPU", 0) >= gpus for m in machines) and gpus not in self._noted:
+            self._noted.add(gpus)
+            needs = f"{self._threads} CPUs{' and a GPU' if gpus else ''}"
+            warnings.warn(f"no machine of the Ray cluster has {needs}; such jobs wait until one joins", stacklevel=2)
+        remote = self._remote.options(num_cpus=self._threads, num_gpus=gpus)
+        self._running[remote.remote(job, self._out)] = job, tries
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody answers, which Ray would try for minutes.
+
+    Raises:
+        SettingsError: it is no address.
+        RunError: nobody answers.
+    """
+    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise SettingsError(f"--address {address} is neither HOST:PORT nor auto; run this on a machine of the cluster")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(f"no Ray cluster answers at {address} ({error}); start one by: ray start --head") from error
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def engine_named(name: str, call: Call, out: Path, workers: int | None, threads: int, address: str | None) -> Engine:

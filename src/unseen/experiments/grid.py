@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def methods_named(names: tuple[str, ...]) -> tuple[str, ...]:
 def read_grid(path: Path) -> Grid:
     """A grid from a TOML file whose keys are the fields of `Grid`; `seeds` may be a number, `methods` and `splits` "all".
 
-    Paths in `datasets` are relative to the file.
+    Paths in `datasets` and `presets` are relative to the file.
 
     Raises:
         DataError: the file is missing or no TOML.
@@ -111,13 +112,26 @@ def _grid_from(entry: dict[str, Any], beside: Path) -> Grid:
     for kind in ("settings", "presets"):
         if not isinstance(entry.get(kind, {}), dict):
             raise TypeError(f"{kind} is no table")
+    for method, table in entry.get("settings", {}).items():
+        if not isinstance(table, dict):
+            raise TypeError(f"settings.{method} is no table")
+    if type(entry.get("threads", 1)) is not int:
+        raise TypeError("threads is no whole number")
+    if not isinstance(entry.get("ablations", False), bool):
+        raise TypeError("ablations is neither true nor false")
 
     def resolved(name: str) -> str:
         return name if name in BUILT_IN else str(beside / Path(name).expanduser())
 
+    def preset(method: str, name: object) -> str:
+        if not isinstance(name, str):
+            raise TypeError(f"presets.{method} is no text")
+        published = getattr(find_method(method), "presets", {})
+        return name if name in published else str(beside / Path(name).expanduser())
+
     splits = entry.get("splits", [])
     seeds = entry.get("seeds", 1)
-    if isinstance(seeds, bool) or (not isinstance(seeds, int) and not all(type(seed) is int for seed in seeds)):
+    if type(seeds) is not int and not (isinstance(seeds, list) and all(type(seed) is int for seed in seeds)):
         raise TypeError("seeds is neither a number nor a list of numbers")
     return Grid(
         methods=methods_named(_texts(entry.get("methods", []), "methods")),
@@ -129,9 +143,9 @@ def _grid_from(entry: dict[str, Any], beside: Path) -> Grid:
         protocols=_texts(entry.get("protocols", ["blind"]), "protocols"),
         selection_seed=selection_seed(entry.get("selection", "once")),
         settings={m: {k: _as_typed(v) for k, v in table.items()} for m, table in entry.get("settings", {}).items()},
-        presets={m: str(p) for m, p in entry.get("presets", {}).items()},
-        threads=int(entry.get("threads", 1)),
-        ablations=bool(entry.get("ablations", False)),
+        presets={method: preset(method, name) for method, name in entry.get("presets", {}).items()},
+        threads=entry.get("threads", 1),
+        ablations=entry.get("ablations", False),
     )
 
 
@@ -162,11 +176,11 @@ def expand(grid: Grid, command: str) -> tuple[Job, ...]:
 
     Raises:
         DataError: a data set cannot be opened.
-        SettingsError: a split that no data set has, or settings that cannot work.
+        SettingsError: a split that no data set has, settings that cannot work, or nothing to run.
     """
-    jobs: dict[str, Job] = {}
-    for seed in grid.seeds:
-        for source, split in splits_of(grid):
+    by_seed: dict[int, list[Job]] = {seed: [] for seed in grid.seeds}
+    for source, split in splits_of(grid):  # outermost, so that each data set is read once
+        for seed in by_seed:
             for protocol in grid.protocols:
                 for name in grid.methods:
                     if protocol == "paper" and isinstance(find_method(name), ClosedForm):
@@ -176,15 +190,19 @@ def expand(grid: Grid, command: str) -> tuple[Job, ...]:
                     task = replace(task, threads=grid.threads)
                     variants = {"": {}, **_ablations_of(name)} if grid.ablations else {"": {}}
                     showing = seed == grid.seeds[0]
-                    for job in jobs_of(task, source, grid.selection_seed, command, showing=showing, variants=variants):
-                        jobs.setdefault(job.id, job)
+                    by_seed[seed] += jobs_of(task, source, grid.selection_seed, command, showing=showing, variants=variants)
+    jobs: dict[str, Job] = {}
+    for job in chain.from_iterable(by_seed.values()):
+        jobs.setdefault(job.id, job)
+    if not jobs:
+        raise SettingsError("closed-form methods have no `paper`, so nothing is left to run; give another protocol or method")
     return tuple(jobs.values())
 
 
 def _ablations_of(name: str) -> Mapping[str, Mapping[str, Any]]:
     method = find_method(name)
     if isinstance(method, ClosedForm) or not method.ablations:
-        raise SettingsError(f"method '{name}' declares no ablations; leave it out")
+        raise SettingsError(f"method '{name}' declares no ablations, so there is nothing to take from it; name one that does")
     return method.ablations
 
 

@@ -10,9 +10,9 @@ the data; two that try the same one at the same time do it once.
 from __future__ import annotations
 
 import shutil
-import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from unseen.data.dataset import Dataset
 from unseen.data.opening import open_dataset
 from unseen.errors import DataError, RunError, Stopped, UnseenError
-from unseen.evaluation.protocol import Outcome, Watch, choose, versions
+from unseen.evaluation.protocol import Outcome, Task, Watch, choose, versions
 from unseen.experiments.details import details
 from unseen.methods import ClosedForm
 from unseen.presets import preset_of, read_preset, write_preset
@@ -34,8 +34,6 @@ from unseen.storage import hash_of, read_json, write_json
 FAILURE = "failure.json"
 MARKERS = ("bench.json", "tune.json")
 """A folder for jobs holds one of these, written by the process that hands them out."""
-BUSY_SECONDS = 0.5
-"""How often a folder that another process works in is looked at."""
 
 
 @dataclass(frozen=True)
@@ -76,26 +74,27 @@ class Job:
     def __str__(self) -> str:
         words = [self.description["dataset"], self.description["split"], self.description["method"]]
         words += [self.variant] if self.variant else []
-        return ", ".join([*words, "choice on folds" if self.kind == "choose" else f"seed {self.description['seed']}"])
+        if self.kind == "choose":
+            return ", ".join([*words, "choice on folds"])
+        return ", ".join([*words, self.description["protocol"], f"seed {self.description['seed']}"])
 
 
-def carry_out(job: Job, out: Path) -> None:
+def carry_out(job: Job, out: Path) -> bool:
     """Do the work of a job, or go on with it; what is finished is left alone. A failure is written down, not raised.
 
-    Raises Stopped when Ctrl-C or SIGTERM stopped it; what was done is saved.
+    Returns:
+        Whether it came to its end. Where another process is at it, it is left alone.
+
+    Raises:
+        RunError: `out` is not to be seen from here.
+        Stopped: Ctrl-C or SIGTERM stopped it; what was done is saved.
     """
     if not any((out / marker).exists() for marker in MARKERS):
         raise RunError(f"{out} cannot be seen from the machine that does the work; choose a folder that all machines share")
-    while not job.done(out):
-        try:
-            _one_try(job, out)
-        except Busy:  # another process does the same
-            time.sleep(BUSY_SECONDS)
-        if (job.folder(out) / FAILURE).exists():
-            return
+    return job.done(out) or _one_try(job, out)
 
 
-def _one_try(job: Job, out: Path) -> None:
+def _one_try(job: Job, out: Path) -> bool:
     folder = job.folder(out)
     before = torch.get_num_threads()
     torch.set_num_threads(job.description["threads"])
@@ -103,7 +102,9 @@ def _one_try(job: Job, out: Path) -> None:
         (folder / FAILURE).unlink(missing_ok=True)
         with threadpool_limits(job.description["threads"]):
             {"choose": _choose, "run": _run}[job.kind](job, out)
-    except (Stopped, Busy):
+    except Busy:
+        return False
+    except Stopped:
         raise
     except UnseenError as error:
         write_failure(job, out, str(error), error)
@@ -112,6 +113,7 @@ def _one_try(job: Job, out: Path) -> None:
         write_failure(job, out, sentence, error, traceback.format_exc())
     finally:
         torch.set_num_threads(before)
+    return True
 
 
 def write_failure(job: Job, out: Path, sentence: str, error: Exception | None = None, trace: str = "") -> None:
@@ -138,14 +140,14 @@ def _choose(job: Job, out: Path) -> None:
     with locked(folder):
         if job.done(out):
             return
-        task, _ = choose(task_from(job.description, _data_of(job)), Watch(folder))
+        task, _ = choose(_task_of(job), Watch(folder))
         write_preset(folder / "preset.json", preset_of(task, job.about["command"]))
         shutil.rmtree(folder / "selection", ignore_errors=True)
 
 
 def _run(job: Job, out: Path) -> None:
     folder = job.folder(out)
-    task = task_from(job.description, _data_of(job))
+    task = _task_of(job)
     cost: Mapping[str, Any] = {"seconds": {}, "peak_memory": 0}
     if job.needs is not None:
         chosen = out / "selections" / job.needs
@@ -171,20 +173,32 @@ def _run(job: Job, out: Path) -> None:
         row["diagnostic_evaluations"] = len(figures["synthetic_counts"] or ())
         write_json(folder / "figures.json", figures)
         if job.showing and outcome.trained is not None:
-            oracle_row(folder, outcome)
+            with suppress(DataError):  # where no class can be halved there is none, and the run is a result still
+                oracle_row(folder, outcome)
 
     description = describe(task, job.about["source"], job.about["command"])
     description |= {"task": job.id, "variant": job.variant, "selection_from": job.needs, "unseen": job.about["unseen"]}
     run_in_folder(task, folder, description, True, Watch(), on_outcome)
 
 
-def _data_of(job: Job) -> Dataset:
-    """The data of a job, opened once a process, and refused where they are not those that the job was made for."""
+def _task_of(job: Job) -> Task:
+    """What a job is about, refused where this machine or the data are not those that the job was made for."""
     if versions(job.description["method"]) != job.description["versions"]:
         raise RunError(
             "this machine has other versions of Python, the libraries or the method's package than the one that planned the "
             "benchmark; install the same on all machines"
         )
+    task = task_from(job.description, _data_of(job))
+    if task.device.type != job.description["device"]:
+        raise RunError(
+            "the benchmark was planned on a machine with a GPU, and this one has none to offer; use machines that have one, "
+            "or set CUDA_VISIBLE_DEVICES= where you type the command"
+        )
+    return task
+
+
+def _data_of(job: Job) -> Dataset:
+    """The data of a job, opened once a process."""
     source, split = job.about["source"], job.description["split"]
     data = opened(source)
     if split not in data.splits or any(job.description[key] != value for key, value in hashes(data, split).items()):

@@ -38,11 +38,12 @@ def overview(folder: Path) -> Iterator[Table | str]:
         yield from tables.of_summaries(together)
         yield from tables.notes(together)
         yield from map(str, overlapping_splits(unseen_names(folder)))
+        yield from _unlike(whole)
         methods = {method_of(row) for row in whole}
         if YARDSTICK in methods and len(methods) > 1:
-            yield from tables.of_pairs(paired_table(whole, YARDSTICK))
+            yield from tables.of_pairs([pair for pair in paired_table(whole, YARDSTICK) if pair.pairs])
         if len(methods) > 1:
-            yield from tables.of_ranks(average_ranks(whole))
+            yield from tables.of_ranks([ranks for ranks in average_ranks(whole) if len(ranks.average) > 1])
         for method in sorted({row["method"] for row in rows if row["variant"]}):
             yield from _ablation([row for row in rows if row["method"] == method], method)
         yield tables.of_ledger(ledger([*rows, *oracles]))
@@ -52,6 +53,15 @@ def overview(folder: Path) -> Iterator[Table | str]:
     for failed in read_failures(folder):
         names = [str(failed.get(key, "?")) for key in ("dataset", "split", "method", "protocol", "seed")]
         yield f"failed: {', '.join(names)}: {failed['sentence']}"
+
+
+def _unlike(rows: list[Row]) -> Iterator[str]:
+    """What makes rows of one table unlike each other."""
+    free = {row["method"] for row in rows if row["selection"] and "selection" not in row["seconds_by_phase"]}
+    if free := {m for m in free if any(r["method"] == m and r["protocol"] == "blind" for r in rows)}:
+        yield f"seconds of {', '.join(sorted(free))} do not all count the choice of settings, which came with a preset"
+    if len({str(sorted(row["versions"].items())) for row in rows}) > 1 or len({row["threads"] for row in rows}) > 1:
+        yield "not all of these results were made with the same versions and number of threads"
 
 
 def _ablation(rows: list[Row], method: str) -> Iterator[Table | str]:
@@ -67,9 +77,9 @@ def _ablation(rows: list[Row], method: str) -> Iterator[Table | str]:
         yield table
     if any(not row["variant"] for row in rows):
         yield from tables.of_pairs(paired_table(rows, (method, "")))
-    lengths: dict[tuple[object, ...], set[tuple[int | None, int | None]]] = {}
+    lengths: dict[tuple[object, ...], set[tuple[str, str]]] = {}
     for row in rows:
-        lengths.setdefault(task(row), set()).add((row["hidden_width"], row["steps"]))
+        lengths.setdefault(task(row), set()).add((str(row.get("hidden_width")), str(row.get("steps"))))
     equal = all(len(of_task) == 1 for of_task in lengths.values())
     told = ", ".join(sorted({f"{width} and {steps}" for of_task in lengths.values() for width, steps in of_task}))
     yield f"width and steps of {method}: {told}; " + (

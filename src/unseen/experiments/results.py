@@ -29,6 +29,8 @@ TEXTS = (
     "feature_extractor",
     "embedding_source",
 )
+MAY_BE_MISSING = ("peak_memory", "diagnostic_evaluations", "steps")
+"""Whole numbers that not every row has."""
 LEADING = ("task", "dataset", "split", "method", "variant", "protocol", "seed", *FIGURES)
 """Columns that come first; the others follow by name."""
 CSV_FILE = "results.csv"
@@ -72,6 +74,8 @@ def _task_files(folder: Path, name: str) -> list[Path]:
     tasks = folder / "tasks"
     try:
         if not tasks.is_dir():
+            if (folder / "bench.json").exists():  # none of its runs has begun: they wait for a choice on folds
+                return []
             raise DataError(f"{folder} is not a benchmark (it has no folder 'tasks'); give a folder that `unseen bench` wrote")
         return sorted(entry / name for entry in tasks.iterdir() if not entry.name.startswith(".") and (entry / name).exists())
     except OSError as error:
@@ -84,7 +88,8 @@ def _read_row(path: Path) -> Row:
     wrong = [name for name in (*TEXTS, "variant") if not isinstance(row.get(name), str)]
     wrong += [name for name in FIGURES if name not in row or not _is_fraction(row[name])]
     wrong += [name for name in ("seed", "test_evaluations") if type(row.get(name)) is not int]
-    wrong += ["seconds"] if not isinstance(row.get("seconds"), int | float) else []
+    wrong += ["seconds"] if type(row.get("seconds")) not in (int, float) else []
+    wrong += [name for name in MAY_BE_MISSING if type(row.get(name)) not in (int, type(None))]
     wrong += ["test_used_for_selection"] if not isinstance(row.get("test_used_for_selection"), bool) else []
     wrong += ["task"] if row.get("task", task) != task else []
     if wrong:

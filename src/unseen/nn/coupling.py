@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unseen.errors import DataError
+
 SLOPE = 0.2
 CLAMP_SCALE = 0.636
 """Just below 2/π: |κ| stays below the clamp c."""
@@ -100,6 +102,8 @@ class ConditionalFlow(nn.Module):
         permutations: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        if d < 2:
+            raise DataError(f"features of length {d} have no two halves to couple; a flow needs 2 dimensions or more")
         self.blocks = nn.ModuleList(Coupling(d, condition, hidden, clamp) for _ in range(blocks))
         self.permuted = permutations is not None
         if permutations is not None:

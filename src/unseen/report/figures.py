@@ -1,8 +1,9 @@
 """The figures as plotly's JSON, and the same findings as numbers for those who cannot see or run them.
 
 A colour is written as {"css": "name"}: the page's script replaces it by the CSS variable of that name, so that a figure
-follows the reader's colour scheme like everything else. Text that plotly draws goes through `label`, because plotly reads
-pseudo-HTML (<b>, <a href>) out of it.
+follows the reader's colour scheme like everything else. Beside plotly's `data` and `layout` there may be `arrange`: what that
+script does when there is little room. Text that plotly draws goes through `label`, because plotly reads pseudo-HTML (<b>,
+<a href>) out of it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +63,15 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
-def curve_figure(curves: tuple[Curve, ...]) -> Json:
-    """Unseen over seen accuracy while γ moves, one line a method, and where each method operates."""
+def curve_figure(curves: tuple[Curve, ...], numbers: Sequence[int] | None = None) -> Json:
+    """Unseen over seen accuracy while γ moves, one line a method, and where each method operates.
+
+    Args:
+        numbers: which colour, dash and mark each curve has; by default they are taken in order.
+    """
     data: list[Json] = []
-    for number, curve in enumerate(curves):
-        colour, drawn = _series(number), _thinned(len(curve.seen))
+    for number, curve in zip(numbers or range(len(curves)), curves, strict=True):
+        colour, drawn = series(number), thinned(len(curve.seen))
         name = f"{label(curve.method)} (AUSUC {100 * curve.ausuc:.1f})"
         data.append(
             {
@@ -73,8 +79,8 @@ def curve_figure(curves: tuple[Curve, ...]) -> Json:
                 "mode": "lines",
                 "name": name,
                 "legendgroup": str(number),
-                "x": _percent(np.asarray(curve.seen)[drawn]),
-                "y": _percent(np.asarray(curve.unseen)[drawn]),
+                "x": percents(np.asarray(curve.seen)[drawn]),
+                "y": percents(np.asarray(curve.unseen)[drawn]),
                 "line": {"color": colour, "dash": DASHES[number % len(DASHES)], "width": 2.5},
                 "hovertemplate": "seen %{x:.1f} %, unseen %{y:.1f} %",
             }
@@ -86,8 +92,8 @@ def curve_figure(curves: tuple[Curve, ...]) -> Json:
                 "name": name,
                 "legendgroup": str(number),
                 "showlegend": False,
-                "x": _percent([curve.point[0]]),
-                "y": _percent([curve.point[1]]),
+                "x": percents([curve.point[0]]),
+                "y": percents([curve.point[1]]),
                 "marker": {
                     "color": colour,
                     "size": 13,
@@ -97,53 +103,86 @@ def curve_figure(curves: tuple[Curve, ...]) -> Json:
                 "hovertemplate": "operates at seen %{x:.1f} %, unseen %{y:.1f} %",
             }
         )
-    axis = {"rangemode": "tozero", "ticksuffix": " %", "ticklabelstandoff": 5, **_AXIS}
+    axis = {"rangemode": "tozero", "ticksuffix": " %", "ticklabelstandoff": 5, **AXIS}
     return {
         "data": data,
         "layout": {
-            **_layout(height=460),
+            **base_layout(height=460),
             "legend": {"x": 0.02, "y": 0.02, "xanchor": "left", "yanchor": "bottom", "bgcolor": {"css": "veil"}},
             "xaxis": {**axis, "title": {"text": "accuracy on seen classes (S)"}},
             "yaxis": {**axis, "title": {"text": "accuracy on unseen classes (U)"}},
         },
+        "arrange": {
+            "narrow": {
+                "height": 340 + LEGEND_LINE * len(curves),
+                "legend": LEGEND_BELOW,
+            }
+        },
     }
+
+
+LEGEND_BELOW: Json = {
+    "orientation": "h",
+    "x": 0,
+    "y": 0,
+    "xanchor": "left",
+    "yanchor": "bottom",
+    "xref": "container",
+    "yref": "container",
+}
+"""Where a narrow screen has the legend of a figure whose legend lies in it otherwise: one line an entry."""
+
+LEGEND_LINE = 30
+"""Height of a line of such a legend."""
 
 
 def projection_figure(projection: Projection) -> Json:
     """Filled marks for real features, hollow ones for synthetic; colour and shape tell the class."""
+    present = np.unique(_arrays(projection)[1])
+    layout = {**base_layout(height=620), "xaxis": HIDDEN, "yaxis": HIDDEN, "showlegend": len(present) <= MOST_MARKS}
+    if len(present) <= MOST_NAMED:
+        layout["annotations"] = names_at_their_places(projection)
+    return {"data": projection_marks(projection), "layout": layout}
+
+
+HIDDEN: Json = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
+"""An axis whose numbers mean nothing."""
+
+
+def projection_marks(projection: Projection, legend: bool = True) -> list[Json]:
+    """The marks of one plane, two traces a class: its synthetic and its real features."""
     xy, labels, synthetic = _arrays(projection)
-    present = np.unique(labels)
     data: list[Json] = []
     for made in (True, False):  # the real ones last: they lie on top
-        for number in present:
+        for number in np.unique(labels):
             rows = (labels == number) & (synthetic == made)
             shape = SHAPES[(number // SERIES + number) % len(SHAPES)]
-            name = label(projection.names[number])
             data.append(
                 {
                     "type": "scatter",
                     "mode": "markers",
-                    "name": name,
+                    "name": label(projection.names[number]),
                     "legendgroup": str(number),
                     # A class without real features still needs its place in the legend.
-                    "showlegend": not made or not np.any((labels == number) & ~synthetic),
-                    "x": _rounded(xy[rows, 0]),
-                    "y": _rounded(xy[rows, 1]),
+                    "showlegend": legend and (not made or not np.any((labels == number) & ~synthetic)),
+                    "x": rounded(xy[rows, 0]),
+                    "y": rounded(xy[rows, 1]),
                     "marker": {
-                        "color": _series(int(number)),
+                        "color": series(int(number)),
                         "symbol": f"{shape}-open" if made else shape,
                         "size": 6 if made else 9,
                         "opacity": 0.55 if made else 1.0,
-                        "line": {"color": _series(int(number)) if made else {"css": "page"}, "width": 1},
+                        "line": {"color": series(int(number)) if made else {"css": "page"}, "width": 1},
                     },
                     "hovertemplate": "synthetic" if made else "real picture",
                 }
             )
-    hidden = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
-    layout = {**_layout(height=620), "xaxis": hidden, "yaxis": hidden, "showlegend": len(present) <= MOST_MARKS}
-    if len(present) <= MOST_NAMED:
-        layout["annotations"] = [_name_at_its_place(projection, int(number)) for number in present]
-    return {"data": data, "layout": layout}
+    return data
+
+
+def names_at_their_places(projection: Projection) -> list[Json]:
+    """Each class's name, above its marks."""
+    return [_name_at_its_place(projection, int(number)) for number in np.unique(_arrays(projection)[1])]
 
 
 def _name_at_its_place(projection: Projection, number: int) -> Json:
@@ -152,6 +191,7 @@ def _name_at_its_place(projection: Projection, number: int) -> Json:
     rows = (labels == number) & ~synthetic
     rows = rows if rows.any() else labels == number
     return {
+        "name": "class",  # where there is no room for names, the script leaves them out
         "x": round(float(np.median(xy[rows, 0])), 3),
         "y": round(float(xy[rows, 1].max()), 3),
         "text": label(projection.names[number]),
@@ -225,7 +265,7 @@ def confusion_figure(confusion: Confusion) -> Json:
                 "type": "heatmap",
                 "x": list(range(len(shown) + 1)),
                 "y": list(range(len(shown))),
-                "z": [_rounded(row) for row in shares],
+                "z": [rounded(row) for row in shares],
                 "customdata": part.tolist(),
                 "zmin": 0,
                 "zmax": 100,
@@ -242,7 +282,7 @@ def confusion_figure(confusion: Confusion) -> Json:
             }
         ],
         "layout": {
-            **_layout(height=int(np.clip(26 * len(shown) + 190, 360, 1100))),
+            **base_layout(height=int(np.clip(26 * len(shown) + 190, 360, 1100))),
             "xaxis": {**axis, "tickvals": list(range(len(shown) + 1)), "ticktext": [*names, "a seen class"], "tickangle": -60},
             "yaxis": {**axis, "tickvals": list(range(len(shown))), "ticktext": names, "autorange": "reversed"},
             # The last column is no class of its own: a line keeps it apart.
@@ -306,10 +346,11 @@ def taken_for(confusion: Confusion) -> tuple[Taken, ...]:
 
 _FONT = "system-ui, sans-serif"
 
-_AXIS: Json = {"gridcolor": {"css": "line"}, "zerolinecolor": {"css": "line"}, "automargin": True}
+AXIS: Json = {"gridcolor": {"css": "line"}, "zerolinecolor": {"css": "line"}, "automargin": True}
 
 
-def _layout(height: int) -> Json:
+def base_layout(height: int) -> Json:
+    """What all figures share: the reader's colours and fonts, a legend below, small margins."""
     return {
         "height": height,
         "margin": {"l": 12, "r": 12, "t": 34, "b": 12},  # above: the buttons
@@ -335,19 +376,21 @@ def _arrays(projection: Projection) -> tuple[NDArray[np.float64], NDArray[np.int
     )
 
 
-def _series(number: int) -> Json:
+def series(number: int) -> Json:
+    """The colour of a series."""
     return {"css": f"series-{number % SERIES}"}
 
 
-def _thinned(points: int) -> NDArray[np.int64]:
+def thinned(points: int) -> NDArray[np.int64]:
     """Which of so many points of a curve to draw: both ends, and no more than a screen can tell apart."""
     return np.unique(np.linspace(0, points - 1, min(points, MOST_POINTS)).round().astype(np.int64))
 
 
-def _percent(values: Any) -> list[float | None]:
-    return _rounded(100 * np.asarray(values, dtype=np.float64))
+def percents(values: Any) -> list[float | None]:
+    """Fractions in percent, `rounded`."""
+    return rounded(100 * np.asarray(values, dtype=np.float64))
 
 
-def _rounded(values: Any) -> list[float | None]:
+def rounded(values: Any) -> list[float | None]:
     """Three decimals: more than a screen shows, and a third of the bytes. What is not finite is a gap."""
     return [round(float(v), 3) if np.isfinite(v) else None for v in np.asarray(values, dtype=np.float64)]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unseen.errors import DataError
-from unseen.evaluation.protocol import Outcome
-from unseen.methods.base import ClassStreams
 from unseen.report.contents import Projection
+
+if TYPE_CHECKING:
+    from unseen.evaluation.protocol import Outcome
 
 ROWS = 600
 """Rows of each kind, real and synthetic, that a plane holds at most: more take minutes and show no more."""
@@ -30,6 +31,8 @@ def plane_of(outcome: Outcome) -> Projection | None:
     """The plane of a run's unseen test rows and of what its method makes of their class embeddings; None for closed forms."""
     if outcome.trained is None:
         return None
+    from unseen.methods.base import ClassStreams  # with torch, which a page of stored figures needs no more than a plane
+
     view, unseen = outcome.view, outcome.predictor.unseen
     ids = view.unseen.repeat_interleave(SYNTHETIC_SHOWN)
     made = outcome.trained.sample(ids, ClassStreams(outcome.row["seed"], view.names, view.device))

@@ -1,0 +1,146 @@
+"""Run the comparisons of benchmarks/*.toml and write docs/results.md.
+
+    python benchmarks/comparison.py [--source SOURCE.npz] [--workers N] [--commit]
+
+An ordinary benchmark (see docs/how-to/run-a-benchmark.md) whose folder is benchmarks/results/comparison; git keeps its results
+and choices, not the weights. Resumable: what is finished is never computed again, also by another checkout with equal versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from unseen.experiments.results import Row
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "benchmarks" / "results" / "comparison"
+GRIDS = (ROOT / "benchmarks" / "comparison.toml", ROOT / "benchmarks" / "ablations.toml")
+GROCERY = ROOT / "runs" / "grocery"
+COMMAND = "make results"
+ABOUT = """# Results
+
+Written by `make results` (benchmarks/comparison.py) from benchmarks/results/comparison; do not edit. What is compared stands in
+benchmarks/comparison.toml and benchmarks/ablations.toml; how to read the tables, in
+[Run a benchmark](how-to/run-a-benchmark.md#how-to-read-the-tables).
+
+Protocol `blind`: settings chosen on three folds of the training rows, once a method and split, with seed 0, and taken by all
+seeds; then one training on all rows, and one look at the test rows. Means are over splits of the mean over seeds.
+Seconds are wall time, whatever else the machine did meanwhile, with the choice of settings counted to every run.
+"""
+BEFORE = """
+The runs of this page were computed once before, in another form of the benchmark (to be found in the history of this file),
+which looked at each of Grocery's test rows twelve times; no choice was made on any of these looks. Those made while defaults
+were searched are told of in [What was tried](tried.md).
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    shared = Path(os.environ.get("UNSEEN_DATA") or ROOT.parent / "shared" / "data")
+    parser.add_argument("--source", type=Path, default=shared / "grocery" / "grocery.npz")
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--commit", action="store_true", help="commit every finished run to git")
+    parser.add_argument("--report-only", action="store_true", help="write the page from the results that are there")
+    arguments = parser.parse_args()
+    if not arguments.report_only:
+        if not (GROCERY / "dataset.json").exists():
+            subprocess.run([sys.executable, ROOT / "examples/grocery/prepare.py", arguments.source, GROCERY], check=True)
+        measure(arguments.workers, arguments.commit)
+    write_page(ROOT / "docs" / "results.md")
+
+
+def measure(workers: int | None, commit: bool) -> None:
+    """Work through the grids, keeping each run as it ends."""
+    from unseen.experiments.bench import open_folder, refuse_other_results, work_through
+    from unseen.experiments.engines import engine_named
+    from unseen.experiments.grid import expand, read_grid
+    from unseen.experiments.jobs import carry_out
+
+    os.chdir(ROOT)
+    out = OUT.relative_to(ROOT)
+    for path in GRIDS:
+        jobs = expand(read_grid(path.relative_to(ROOT)), COMMAND)
+        open_folder(out, COMMAND)
+        refuse_other_results(jobs, out)
+        engine = engine_named("local", carry_out, out, workers, threads=1, address=None)
+        for end in work_through(jobs, out, engine):
+            print(f"{end.job}: {end.sentence or 'done'}", flush=True)
+            forget_this_machine(end.job.folder(out) / "task.json")
+            if commit and not end.sentence:
+                subprocess.run(["git", "add", str(OUT)], cwd=ROOT, check=True)
+                subprocess.run(["git", "commit", "--quiet", "-m", f"Measure {end.job}", "--", str(OUT)], cwd=ROOT, check=True)
+
+
+def forget_this_machine(path: Path) -> None:
+    """Leave no path of this machine in what git keeps."""
+    from unseen.data.opening import BUILT_IN
+    from unseen.storage import read_json, write_json
+
+    if path.exists() and (task := read_json(path))["source"] not in BUILT_IN:
+        write_json(path, {**task, "source": os.path.relpath(task["source"], ROOT)})
+
+
+def write_page(target: Path) -> None:
+    """docs/results.md, from the stored results alone."""
+    from unseen.experiments.aggregate import label, method_of
+    from unseen.experiments.overview import overview
+    from unseen.experiments.results import FIGURES, read_rows
+
+    rows = read_rows(OUT)
+    data = {
+        f"* **{row['dataset']}**: features {row['feature_extractor']}; embeddings {row['embedding_source']}": None
+        for row in rows
+    }
+    versions = {", ".join(f"{name} {number}" for name, number in row["versions"].items()) for row in rows}
+    lines = [
+        ABOUT,
+        *data,
+        "",
+        f"Versions: {'; '.join(sorted(versions))}; {rows[0]['device']}, {rows[0]['threads']} thread.",
+        "",
+    ]
+    if unfinished := _unfinished(rows):
+        lines += [unfinished, ""]
+    for part in overview(OUT):
+        lines += [markdown(part), ""] if isinstance(part, Table) else [f"{part[0].upper()}{part[1:]}.", ""]
+    lines += [BEFORE, "## Every run", "", f"| method | split | seed | {' | '.join(FIGURES)} |", "|---|---|---|" + "---:|" * 6]
+    lines += [
+        f"| {label(method_of(row))} | {row['dataset']} {row['split']} | {row['seed']} | "
+        + " | ".join("–" if row[figure] is None else f"{100 * row[figure]:.1f}" for figure in FIGURES)
+        + " |"
+        for row in rows
+    ]
+    target.write_text("\n".join(lines) + "\n")
+
+
+def _unfinished(rows: list[Row]) -> str:
+    """Which share of the ablations is measured, as long as it is not all."""
+    from unseen.experiments.grid import read_grid
+    from unseen.methods import METHODS, Generative
+
+    grid = read_grid(GRIDS[1])
+    tables = [method.ablations for name in grid.methods if isinstance(method := METHODS[name], Generative)]
+    wanted = sum(map(len, tables)) * len(grid.splits) * len(grid.seeds)
+    done = sum(bool(row["variant"]) for row in rows)
+    return f"Of the ablations {done} of {wanted} runs are measured so far." if done < wanted else ""
+
+
+def markdown(table: Table) -> str:
+    """A table for a terminal, as a section of a page."""
+    heads = [str(column.header) for column in table.columns]
+    rules = ["---:" if column.justify == "right" else "---" for column in table.columns]
+    cells = zip(*(list(map(str, column.cells)) for column in table.columns), strict=True)
+    lines = [heads, rules, *cells]
+    return f"## {table.title}\n\n" + "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -39,7 +39,7 @@ EPOCH = 4
 
 def settings(**changes: object) -> Hyperparameters:
     """The default for small data without our own additions, narrow: 60 rows in four batches."""
-    published = {"embedding_noise": 0.0, "prototype_classes": 0, "pi": 0.15, "lambda_p": 10.0, "positioning": True}
+    published = {"embedding_noise": 0.0, "prototype_classes": 0, "relation_scale": 1.0, "mining_rate": 100.0, "lambda_H": 20.0}
     narrow = {**SMALL, **published, "relation_epochs": 2, "mining_steps": 3}
     return replace(default(60, 24, 8)[0], **{**narrow, **changes})  # type: ignore[arg-type]
 
@@ -164,6 +164,7 @@ class PlainTrainer:
         """Mean squared error, and mean entropy of the softmax over the classes of the batch."""
         present = sorted(set(y.tolist()))
         pairs = torch.stack([torch.cat([row, self.view.embeddings[k]]) for row in x for k in present])
+        pairs = torch.cat([pairs[:, : x.shape[1]], self.s.relation_scale * pairs[:, x.shape[1] :]], dim=1)
         first = torch.cat([self.w["relation.visual.weight"], self.w["relation.semantic.weight"]], dim=1)
         h = (pairs @ first.T + self.w["relation.semantic.bias"]).clamp(min=0)
         scores = torch.sigmoid(h @ self.w["relation.score.weight"][0] + self.w["relation.score.bias"])
@@ -219,7 +220,7 @@ def test_iterations_equal_the_plain_transcription(case: str, small_world: World)
 
 def test_preparation_equals_the_plain_transcription(small_world: World) -> None:
     """Relation training on ten rows of each draw, then every row mined once, in batches of ten."""
-    s = settings(relation_batch=10, mining_rate=30.0, lambda_H=2.0, relation_decay=0.01)
+    s = settings(relation_batch=10, mining_rate=30.0, lambda_H=2.0, relation_decay=0.01, relation_scale=1.5)
     view = small_world(dtype=torch.float64)
     keep = torch.arange(53)  # so the last batch has three rows
     view = replace(view, features=view.features[keep], labels=view.labels[keep])

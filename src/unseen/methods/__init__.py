@@ -96,6 +96,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             _one_loop,
             gsmflow.default,
             gsmflow.PRESETS,
+            scalings=("minmax", "whitened"),
             ablations=gsmflow.ABLATIONS,
             search=gsmflow.SEARCH,
         ),

@@ -74,6 +74,8 @@ class Hyperparameters:
         relation_epochs, relation_lr, relation_decay: training of r.
         relation_batch: rows with which r is trained and which are mined together; 0 takes `batch_size`, the most it may be.
         relation_hidden: width of r.
+        relation_scale: r is shown c times this. Not in the papers: where classes are many and rows few, r does not find the
+            unit vector c beside a long x and answers no to everything; √a makes the entries of both alike.
         mining_steps: L, gradient steps on each copy of a training row; 0 leaves out mining, and with it r.
         mining_rate: η, of these steps. Large, as the gradient is one of a mean over a batch.
         lambda_H: weight of the entropy that mining maximises.
@@ -104,6 +106,7 @@ class Hyperparameters:
     relation_lr: float = 3e-4
     relation_decay: float = 3e-6
     relation_hidden: int = 2048
+    relation_scale: float = 1.0
     mining_steps: int = 30
     mining_rate: float = 100.0
     lambda_H: float = 20.0
@@ -212,7 +215,7 @@ SEARCH: Mapping[str, Range] = {
     "lambda_p": Floats(0.1, 300.0, log=True),
     "embedding_noise": Floats(0.0, 2.0),
     "relation_lr": Floats(1e-5, 1e-2, log=True),
-    "mining_rate": Floats(0.1, 300.0, log=True),
+    "mining_rate": Floats(1.0, 1e6, log=True),
     "lambda_H": Floats(0.1, 50.0, log=True),
 }
 """Hyper-parameter → what `unseen tune` tries."""
@@ -230,16 +233,21 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
         batch_size=64,
         lr=1e-3,
         lr_decay=1.0,
+        prototype_classes=64,
         anchor_classes="seen",
-        relation_epochs=5,
-        relation_lr=1e-3,
+        relation_epochs=30,
+        relation_lr=5e-4,
         relation_hidden=256,
+        relation_scale=a**0.5,
         mining_steps=10,
+        mining_rate=3e4,
+        lambda_H=1.0,
+        embedding_noise=1.0,
     )
     recipe = Recipe(
         scaling="whitened",
         centred=True,
-        steps=min(2000, max(450, 6 * classes)),
+        steps=min(2000, max(450, 3 * classes)),
         synthetic_ratio=10.0,
         classifier="gaussian",
         shrinkage=0.6,
@@ -399,7 +407,7 @@ class GSMFlow(nn.Module):
         """Minimise `relation_loss` against the classes that the batch happens to hold."""
         x, y = (part[: self.settings.rows_to_relate] for part in draw())
         classes, place = torch.unique(y, return_inverse=True)
-        loss = relation_loss(relation(x, self.embeddings[classes]), place)
+        loss = relation_loss(relation(x, self._for_relation(classes)), place)
         self._descend(loss, "relation")
         return {"relation": loss.detach()}
 
@@ -411,8 +419,12 @@ class GSMFlow(nn.Module):
         classes, place = torch.unique(self.labels[rows], return_inverse=True)
         rate = s.mining_rate * len(rows) / s.rows_to_relate
         x = self.features[rows]
-        self.mined[part], log = mine(relation, x, place, self.embeddings[classes], rate, s.mining_steps, s.lambda_H)
+        self.mined[part], log = mine(relation, x, place, self._for_relation(classes), rate, s.mining_steps, s.lambda_H)
         return log | {"moved": (self.mined[part] - x).norm(dim=1).mean()}
+
+    def _for_relation(self, classes: Tensor) -> Tensor:
+        """(n,) class ids → (n, a) embeddings as r is shown them."""
+        return self.settings.relation_scale * self.embeddings[classes]
 
     def extra_rows(self) -> tuple[Tensor, Tensor]:
         """The mined rows, with the classes of those they were copied from."""

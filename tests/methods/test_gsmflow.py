@@ -39,7 +39,7 @@ EPOCH = 4
 
 def settings(**changes: object) -> Hyperparameters:
     """The default for small data without our own additions, narrow: 60 rows in four batches."""
-    published = {"embedding_noise": 0.0, "prototype_classes": 0, "relation_scale": 1.0, "mining_rate": 100.0, "lambda_H": 20.0}
+    published = {"embedding_noise": 0.0, "prototype_classes": 0, "embedding_scale": 1.0, "mining_rate": 100.0, "lambda_H": 20.0}
     narrow = {**SMALL, **published, "relation_epochs": 2, "mining_steps": 3}
     return replace(default(60, 24, 8)[0], **{**narrow, **changes})  # type: ignore[arg-type]
 
@@ -94,7 +94,8 @@ class PlainTrainer:
 
     def __init__(self, start: dict[str, Tensor], s: Hyperparameters, view: ScaledView) -> None:
         self.w = {name: value.clone().requires_grad_() for name, value in start.items()}
-        self.s, self.view = s, view
+        self.s, self.view = s, replace(view, embeddings=s.embedding_scale * view.embeddings)
+        view = self.view
         flow = [value for name, value in self.w.items() if not name.startswith("relation")]
         relation = [value for name, value in self.w.items() if name.startswith("relation")]
         self.adam = torch.optim.Adam(flow, lr=s.lr, weight_decay=s.weight_decay, foreach=False)
@@ -144,7 +145,7 @@ class PlainTrainer:
         s, embeddings = self.s, self.view.embeddings.clone()
         if s.embedding_noise:
             noise = draws["embedding noise"].pop(0)
-            embeddings[self.view.seen] += s.embedding_noise * noise / math.sqrt(noise.shape[1])
+            embeddings[self.view.seen] += s.embedding_scale * s.embedding_noise * noise / math.sqrt(noise.shape[1])
         if s.pi:
             noise = draws["perturbation"].pop(0)
             if s.dropout:
@@ -164,7 +165,6 @@ class PlainTrainer:
         """Mean squared error, and mean entropy of the softmax over the classes of the batch."""
         present = sorted(set(y.tolist()))
         pairs = torch.stack([torch.cat([row, self.view.embeddings[k]]) for row in x for k in present])
-        pairs = torch.cat([pairs[:, : x.shape[1]], self.s.relation_scale * pairs[:, x.shape[1] :]], dim=1)
         first = torch.cat([self.w["relation.visual.weight"], self.w["relation.semantic.weight"]], dim=1)
         h = (pairs @ first.T + self.w["relation.semantic.bias"]).clamp(min=0)
         scores = torch.sigmoid(h @ self.w["relation.score.weight"][0] + self.w["relation.score.bias"])
@@ -195,7 +195,7 @@ CASES = {
         mining_steps=0, pi=0.4, dropout=0.3, lambda_p=2.0, weight_decay=0.1, lr_decay=0.5, lr_decay_epochs=1
     ),
     "five blocks": settings(mining_steps=0, blocks=5),
-    "noisy embeddings": settings(mining_steps=0, embedding_noise=0.7),
+    "noisy embeddings": settings(mining_steps=0, embedding_noise=0.7, embedding_scale=3.0),
 }
 
 
@@ -220,7 +220,7 @@ def test_iterations_equal_the_plain_transcription(case: str, small_world: World)
 
 def test_preparation_equals_the_plain_transcription(small_world: World) -> None:
     """Relation training on ten rows of each draw, then every row mined once, in batches of ten."""
-    s = settings(relation_batch=10, mining_rate=30.0, lambda_H=2.0, relation_decay=0.01, relation_scale=1.5)
+    s = settings(relation_batch=10, mining_rate=30.0, lambda_H=2.0, relation_decay=0.01, embedding_scale=1.5)
     view = small_world(dtype=torch.float64)
     keep = torch.arange(53)  # so the last batch has three rows
     view = replace(view, features=view.features[keep], labels=view.labels[keep])

@@ -74,11 +74,11 @@ class Hyperparameters:
         relation_epochs, relation_lr, relation_decay: training of r.
         relation_batch: rows with which r is trained and which are mined together; 0 takes `batch_size`, the most it may be.
         relation_hidden: width of r.
-        relation_scale: r is shown c times this. Not in the papers: where classes are many and rows few, r does not find the
-            unit vector c beside a long x and answers no to everything; √a makes the entries of both alike.
         mining_steps: L, gradient steps on each copy of a training row; 0 leaves out mining, and with it r.
         mining_rate: η, of these steps. Large, as the gradient is one of a mean over a batch.
         lambda_H: weight of the entropy that mining maximises.
+        embedding_scale: c is multiplied by this wherever g and r see it. Not in the papers: the entries of a unit vector are so
+            small that a short training hardly notices them.
         embedding_noise: expected length of Gaussian noise added to the unit vector c wherever it conditions f in training. Not
             in the papers: it keeps f from learning the few seen embeddings by heart.
         reference_quirks: mine as the released code happens to: its sweep goes on where relation training stopped in a pass over
@@ -106,10 +106,10 @@ class Hyperparameters:
     relation_lr: float = 3e-4
     relation_decay: float = 3e-6
     relation_hidden: int = 2048
-    relation_scale: float = 1.0
     mining_steps: int = 30
     mining_rate: float = 100.0
     lambda_H: float = 20.0
+    embedding_scale: float = 1.0
     embedding_noise: float = 0.0
     reference_quirks: bool = False
 
@@ -238,10 +238,10 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
         relation_epochs=30,
         relation_lr=5e-4,
         relation_hidden=256,
-        relation_scale=a**0.5,
         mining_steps=10,
         mining_rate=3e4,
         lambda_H=1.0,
+        embedding_scale=5.0,
         embedding_noise=1.0,
     )
     recipe = Recipe(
@@ -351,7 +351,8 @@ class GSMFlow(nn.Module):
         self.settings = settings
         self.batch_size = settings.batch_size
         self.uses_unseen_embeddings = settings.uses_unseen_embeddings
-        self.embeddings, self.seen = view.embeddings, view.seen
+        self.embeddings = view.embeddings if settings.embedding_scale == 1 else settings.embedding_scale * view.embeddings
+        self.seen = view.seen
         self.features, self.labels = view.features, view.labels
         self.streams = Streams(seed, view.device)
         self.d, a = view.features.shape[1], view.embeddings.shape[1]
@@ -362,7 +363,7 @@ class GSMFlow(nn.Module):
         self.positioning: RelativePositioning | None = None
         if settings.positioning:
             classes = view.seen if settings.anchor_classes == "seen" else torch.cat([view.seen, view.unseen])
-            anchors = choose_anchors(view.embeddings[classes])
+            anchors = choose_anchors(self.embeddings[classes])
             self.positioning = RelativePositioning(anchors, settings.condition, self.streams["initial mapping"])
         condition = settings.condition if settings.positioning else a
         self.flow = ConditionalFlow(self.d, condition, settings.hidden, settings.blocks, settings.clamp).to(view.device)
@@ -407,7 +408,7 @@ class GSMFlow(nn.Module):
         """Minimise `relation_loss` against the classes that the batch happens to hold."""
         x, y = (part[: self.settings.rows_to_relate] for part in draw())
         classes, place = torch.unique(y, return_inverse=True)
-        loss = relation_loss(relation(x, self._for_relation(classes)), place)
+        loss = relation_loss(relation(x, self.embeddings[classes]), place)
         self._descend(loss, "relation")
         return {"relation": loss.detach()}
 
@@ -419,12 +420,8 @@ class GSMFlow(nn.Module):
         classes, place = torch.unique(self.labels[rows], return_inverse=True)
         rate = s.mining_rate * len(rows) / s.rows_to_relate
         x = self.features[rows]
-        self.mined[part], log = mine(relation, x, place, self._for_relation(classes), rate, s.mining_steps, s.lambda_H)
+        self.mined[part], log = mine(relation, x, place, self.embeddings[classes], rate, s.mining_steps, s.lambda_H)
         return log | {"moved": (self.mined[part] - x).norm(dim=1).mean()}
-
-    def _for_relation(self, classes: Tensor) -> Tensor:
-        """(n,) class ids → (n, a) embeddings as r is shown them."""
-        return self.settings.relation_scale * self.embeddings[classes]
 
     def extra_rows(self) -> tuple[Tensor, Tensor]:
         """The mined rows, with the classes of those they were copied from."""
@@ -459,10 +456,11 @@ class GSMFlow(nn.Module):
         return prototype_loss(modes, means)
 
     def _noisy(self, c: Tensor) -> Tensor:
-        """Unit vectors c (S, a), each with noise of expected length `embedding_noise`: one draw a class and step."""
-        if self.settings.embedding_noise == 0:
+        """Embeddings c (S, a), each with noise `embedding_noise` times as long as they: one draw a class and step."""
+        s = self.settings
+        if s.embedding_noise == 0:
             return c
-        length: float = self.settings.embedding_noise / c.shape[1] ** 0.5
+        length: float = s.embedding_scale * s.embedding_noise / c.shape[1] ** 0.5
         return c + length * self.streams.normal("embedding noise", *c.shape, dtype=c.dtype)
 
     def _perturbed(self, x: Tensor) -> Tensor:

@@ -573,6 +573,9 @@ def _print_table(rows: list[dict[str, Any]], caption: str) -> None:
             str(row["steps"] or "–"),
             f"{row['seconds']:.0f}",
         )
+        if alone := row.get("module_alone"):
+            figures = (percent(alone[key]) for key in ("T1", "U", "S", "H"))
+            table.add_row("  its module alone", *figures, "–", percent(alone["AUSUC"]), percent(alone["H"]), *"––––")
     Console(width=max(120, Console().width)).print(table)
 
 

@@ -300,7 +300,7 @@ def test_a_hundred_mutants_give_a_data_set_or_our_error(
         path.write_bytes(mutant(real_split_files[compressed], how, seed))
         try:
             table = read_mat(path, SPLIT_KEYS, ["allclasses_names"])
-            found = _assemble(tmp_path / "res101.mat", {"features": features, "labels": labels}, path, table)
+            found = _assemble(tmp_path / "res101.mat", {"features": features, "labels": labels}, path, table, {})
         except DataError:
             outcomes[how, "refused"] += 1
         else:

@@ -23,6 +23,7 @@ import torch
 import unseen
 from unseen.data.dataset import Dataset, Ids, TestRows, TrainingView
 from unseen.errors import DataError, SettingsError
+from unseen.evaluation.alone import module_alone
 from unseen.evaluation.best_on_test import BestOnTest
 from unseen.evaluation.cost import Meter
 from unseen.evaluation.metrics import (
@@ -376,6 +377,7 @@ def measure(
     unseen_right = on_unseen.predict(gamma) == test.unseen_labels
     S = float(class_weights(test.seen_labels) @ seen_right)
     U = float(class_weights(test.unseen_labels) @ unseen_right)
+    alone = module_alone(trained, predictor, view, test)
     dataset, split = task.dataset, task.dataset.split(task.split)
     seconds = {**meter.seconds, "scoring": time.monotonic() - begun}
     row: dict[str, Any] = {
@@ -413,6 +415,8 @@ def measure(
         "selection": asdict(selection) if selection else None,
         "test_used_for_selection": task.protocol == "paper",
         "test_evaluations": selection.test_evaluations if selection and selection.test_evaluations else 1,
+        "module_alone": alone,
+        "diagnostic_evaluations": int(alone is not None),
         "uses_unseen_embeddings": bool(trained is not None and trained.uses_unseen_embeddings),
         "transductive": False,
         "split_hash": split.fingerprint,

@@ -170,7 +170,7 @@ def _run(job: Job, out: Path) -> None:
         row["seconds"] = sum(row["seconds_by_phase"].values())
         row["peak_memory"] = max(row["peak_memory"], cost["peak_memory"])
         figures = details(outcome, job.showing)
-        row["diagnostic_evaluations"] = len(figures["synthetic_counts"] or ())
+        row["diagnostic_evaluations"] += len(figures["synthetic_counts"] or ())
         write_json(folder / "figures.json", figures)
         if job.showing and outcome.trained is not None:
             with suppress(DataError):  # where no class can be halved there is none, and the run is a result still

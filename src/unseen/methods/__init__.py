@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import dfca, gsmflow, tfvaegan
+from unseen.methods import bsegn, dfca, gsmflow, sddn, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -57,6 +57,10 @@ def _schedule(hyperparameters: tfvaegan.Hyperparameters) -> Schedule:
     return Schedule(hyperparameters.batch_size, hyperparameters.feedback_loops)
 
 
+def _one_loop(hyperparameters: bsegn.Hyperparameters | sddn.Hyperparameters) -> Schedule:
+    return Schedule(hyperparameters.batch_size, loops=1)
+
+
 METHODS: Mapping[str, Generative | ClosedForm] = {
     entry.name: entry
     for entry in (
@@ -89,7 +93,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             "GSMFlow",
             gsmflow.Hyperparameters,
             gsmflow.GSMFlow,
-            lambda hyperparameters: Schedule(hyperparameters.batch_size, loops=1),
+            _one_loop,
             gsmflow.default,
             gsmflow.PRESETS,
             scalings=("minmax", "whitened"),
@@ -101,12 +105,36 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             "DFCA",
             dfca.Hyperparameters,
             dfca.DFCA,
-            lambda hyperparameters: Schedule(hyperparameters.batch_size, dfca.DFCA.loops),
+            _one_loop,
             dfca.default,
             dfca.PRESETS,
             scalings=("minmax", "whitened"),
             ablations=dfca.ABLATIONS,
             search=dfca.SEARCH,
+        ),
+        Generative(
+            "bsegn",
+            "BSeGN (re-created from its abstract)",
+            bsegn.Hyperparameters,
+            bsegn.BSeGN,
+            _one_loop,
+            bsegn.default,
+            bsegn.PRESETS,
+            scalings=bsegn.SCALINGS,
+            ablations=bsegn.ABLATIONS,
+            search=bsegn.SEARCH,
+        ),
+        Generative(
+            "sddn",
+            "SDDN (re-created from its abstract)",
+            sddn.Hyperparameters,
+            sddn.SDDN,
+            _one_loop,
+            sddn.default,
+            sddn.PRESETS,
+            scalings=sddn.SCALINGS,
+            ablations=sddn.ABLATIONS,
+            search=sddn.SEARCH,
         ),
     )
 }

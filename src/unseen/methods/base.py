@@ -219,6 +219,15 @@ class PreparingMethod(GenerativeMethod, Protocol):
         ...
 
 
+@runtime_checkable
+class ScoresAlone(Protocol):
+    """Optional: a part of the method classifies by itself, and a result row says how well, as a diagnosis."""
+
+    def alone(self) -> tuple[Callable[[Tensor], Tensor], LinearScores] | None:
+        """A map (n, d) → (n, k), and the scores of all C classes in its values; None where the part is switched off."""
+        ...
+
+
 class ClosedFormMethod(Protocol):
     """A method that is solved, not trained. `GRID` and `SCALINGS` are what the `blind` protocol tries."""
 

@@ -38,11 +38,11 @@ from unseen.methods.base import (
     optimiser_state,
     under,
 )
+from unseen.nn.critic import Critic, update_critic
+from unseen.nn.learning import SLOPE, TINY, adam, descend, initialise
+from unseen.nn.vaegan import Encoder, Generator, semantic_reconstruction, vae_loss
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
-
-SLOPE = 0.2
-TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -211,51 +211,6 @@ def without_decoder(settings: Hyperparameters) -> Hyperparameters:
 # ----------------------------------------------------------------------------------------------------------- networks
 
 
-class Encoder(nn.Module):
-    """E: [x, c] → mean and log-variance of z; d+a → H → 2·latent → latent, latent."""
-
-    def __init__(self, d: int, a: int, latent: int, hidden: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(d + a, hidden)
-        self.second = nn.Linear(hidden, 2 * latent)
-        self.mean = nn.Linear(2 * latent, latent)
-        self.log_variance = nn.Linear(2 * latent, latent)
-
-    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        h = F.leaky_relu(self.first(torch.cat([x, c], dim=1)), SLOPE)
-        h = F.leaky_relu(self.second(h), SLOPE)
-        return self.mean(h), self.log_variance(h)
-
-
-class Generator(nn.Module):
-    """G: [z, c] → x̂; latent+a → H → d. Feedback f (B, H) joins the hidden layer, after its activation."""
-
-    def __init__(self, d: int, a: int, latent: int, hidden: int, unit_interval: bool) -> None:
-        super().__init__()
-        self.first = nn.Linear(latent + a, hidden)
-        self.second = nn.Linear(hidden, d)
-        self.unit_interval = unit_interval
-
-    def forward(self, z: Tensor, c: Tensor, feedback: Tensor | None = None) -> Tensor:
-        h = F.leaky_relu(self.first(torch.cat([z, c], dim=1)), SLOPE)
-        out: Tensor = self.second(h if feedback is None else h + feedback)
-        return torch.sigmoid(out) if self.unit_interval else out
-
-
-class Critic(nn.Module):
-    """D: [x, c] → score; d+a → H → 1. The first layer's weights for x and for c are stored apart."""
-
-    def __init__(self, d: int, a: int, hidden: int) -> None:
-        super().__init__()
-        self.visual = nn.Linear(d, hidden, bias=False)
-        self.semantic = nn.Linear(a, hidden)
-        self.score = nn.Linear(hidden, 1)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        out: Tensor = self.score(F.leaky_relu(self.visual(x) + self.semantic(c), SLOPE))
-        return out
-
-
 class Decoder(nn.Module):
     """Dec: x → ĉ of unit length, and its hidden layer r; d → H → a."""
 
@@ -290,82 +245,6 @@ class Feedback(nn.Module):
         return f
 
 
-# ------------------------------------------------------------------------------------------------------------- losses
-
-
-def vae_loss(x_hat: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor, sigma: float | None) -> Tensor:
-    """Reconstruction + KL(E(x, c) ‖ N(0, I)), each summed over dimensions and averaged over rows.
-
-    Args:
-        sigma: None for Σ BCE(x̂, x), where features lie in [0, 1]; else ½ ‖x̂ − x‖² / σ².
-    """
-    if sigma is None:
-        p = (x_hat + TINY).clamp(max=1)
-        # Of a network that has diverged p is NaN, which torch answers by an error, or on a GPU by giving up the device. The
-        # last term makes the loss NaN again; else it is 0.
-        reconstruction = F.binary_cross_entropy(p.nan_to_num(0.5), x, reduction="sum") + 0 * p.sum()
-    else:
-        reconstruction = (x_hat - x).square().sum() / (2 * sigma**2)
-    kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
-    return (reconstruction + kl) / len(x)
-
-
-def semantic_reconstruction(predicted: Tensor, c: Tensor) -> Tensor:
-    """R(p, c) = mean over rows of Σⱼ |δⱼ|³ / ‖δ‖₂ with δ = p − c.
-
-    The paper speaks of an l1 cycle loss; the released code weights each |δⱼ| by its own share of the row, which is this.
-    """
-    delta = predicted - c
-    loss: Tensor = (delta.abs().pow(3).sum(dim=1) / delta.norm(dim=1).clamp_min(TINY)).mean()
-    return loss
-
-
-def critic_gradients(
-    critic: Critic, real: Tensor, fake: Tensor, c: Tensor, t: Tensor, penalty_weight: Tensor
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Gradient of mean D(x̂) − mean D(x) + λP, in closed form, with P = mean (‖∇_ξ D(ξ, c)‖ − 1)², ξ = t·x + (1−t)·x̂.
-
-    D has one hidden layer, so with s its slopes (1 or 0.2) the inner gradient is (s ∘ w)V, V the visual weights, and s is
-    constant almost everywhere: no second backward pass is needed. The pre-activation of ξ is the same mixture of those of
-    x and x̂, so ξ costs no forward pass either.
-
-    Args:
-        real, fake: (B, d); c: (B, a); t: (B, 1) in [0, 1]; penalty_weight: scalar λ.
-
-    Returns:
-        Parameter name → gradient; P; mean D(x) − mean D(x̂), the Wasserstein estimate.
-    """
-    visual, w = critic.visual.weight, critic.score.weight[0]
-    rows = len(real)
-    condition = critic.semantic(c)
-    pre_real, pre_fake = real @ visual.T + condition, fake @ visual.T + condition
-    hidden_real, hidden_fake = F.leaky_relu(pre_real, SLOPE), F.leaky_relu(pre_fake, SLOPE)
-    toward_fake = (_slopes(pre_fake) * w) / rows
-    toward_real = (_slopes(pre_real) * w) / rows
-
-    slopes = _slopes(t * pre_real + (1 - t) * pre_fake)
-    through = slopes * w
-    inner = through @ visual
-    norm = inner.norm(dim=1, keepdim=True).clamp_min(TINY)
-    penalty = (norm - 1).square().mean()
-    pull = penalty_weight * 2 * (norm - 1) / (norm * rows) * inner
-
-    difference = hidden_fake.mean(dim=0) - hidden_real.mean(dim=0)
-    on_condition = toward_fake - toward_real
-    gradients = {
-        "visual.weight": torch.cat([toward_fake, -toward_real, through]).T @ torch.cat([fake, real, pull]),
-        "semantic.weight": on_condition.T @ c,
-        "semantic.bias": on_condition.sum(dim=0),
-        "score.weight": (difference + (slopes * (pull @ visual.T)).sum(dim=0))[None],
-        "score.bias": torch.zeros_like(critic.score.bias),  # it cancels between real and fake
-    }
-    return gradients, penalty, -(difference @ w)
-
-
-def _slopes(pre_activation: Tensor) -> Tensor:
-    return torch.where(pre_activation > 0, torch.ones_like(pre_activation), SLOPE)
-
-
 # ------------------------------------------------------------------------------------------------------------- method
 
 
@@ -392,19 +271,19 @@ class TFVAEGAN(nn.Module):
         self.register_buffer("penalty_weight", torch.tensor(settings.penalty))
         self.to(view.device)
         for name, module in self.named_children():
-            _initialise(module, self.streams[f"initial {name}"])
+            initialise(module, self.streams[f"initial {name}"])
 
         # The encoder keeps Adam's default betas in the released code; easy to miss.
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "encoder": _adam(self.encoder, settings.lr, beta1=0.9),
-            "generator": _adam(self.generator, settings.lr),
+            "encoder": adam(self.encoder, settings.lr, beta1=0.9),
+            "generator": adam(self.generator, settings.lr),
         }
         if self.critic is not None:
-            self.optimisers["critic"] = _adam(self.critic, settings.lr)
+            self.optimisers["critic"] = adam(self.critic, settings.lr)
         if self.decoder is not None:
-            self.optimisers["decoder"] = _adam(self.decoder, settings.decoder_lr)
+            self.optimisers["decoder"] = adam(self.decoder, settings.decoder_lr)
         if self.feedback is not None:
-            self.optimisers["feedback"] = _adam(self.feedback, settings.feedback_lr)
+            self.optimisers["feedback"] = adam(self.feedback, settings.feedback_lr)
 
     # -- training
 
@@ -436,7 +315,7 @@ class TFVAEGAN(nn.Module):
     def _update_decoder(self, decoder: Decoder, x: Tensor, c: Tensor) -> Tensor:
         """Minimise βR(Dec(x), c) on real features."""
         loss = self.settings.beta * semantic_reconstruction(decoder(x), c)
-        self._descend(loss, "decoder")
+        descend(loss, self.optimisers["decoder"])
         return loss.detach()
 
     @torch.no_grad()
@@ -448,15 +327,10 @@ class TFVAEGAN(nn.Module):
             noise = mean + torch.exp(log_variance / 2) * noise
         return self._observed(self._generate(noise, c, self.settings.a1 if with_feedback else 0.0), "critic output")
 
-    @torch.no_grad()
     def _update_critic(self, critic: Critic, x: Tensor, fake: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Minimise γ_D · (mean D(x̂) − mean D(x) + λP); see `critic_gradients`."""
+        """Minimise γ_D · (mean D(x̂) − mean D(x) + λP)."""
         t = self.streams.uniform("penalty mixture", len(x), 1, dtype=x.dtype)
-        gradients, penalty, wasserstein = critic_gradients(critic, x, fake, c, t, self.penalty_weight)
-        for name, parameter in critic.named_parameters():
-            parameter.grad = self.settings.gamma_D * gradients[name]
-        self.optimisers["critic"].step()
-        return penalty, wasserstein
+        return update_critic(critic, self.optimisers["critic"], x, fake, c, t, self.penalty_weight, self.settings.gamma_D)
 
     @torch.no_grad()
     def _adapt_penalty(self, penalty: Tensor) -> None:
@@ -495,18 +369,8 @@ class TFVAEGAN(nn.Module):
             names.append("feedback")
         if self.decoder is not None and not s.freeze_decoder:
             names.append("decoder")
-        self._descend(loss, *names)
+        descend(loss, *(self.optimisers[name] for name in names))
         return log
-
-    def _descend(self, loss: Tensor, *names: str) -> None:
-        """One optimiser step for each named network; the others get no gradient and are left alone."""
-        groups = [list(cast(nn.Module, getattr(self, name)).parameters()) for name in names]
-        parameters = [parameter for group in groups for parameter in group]
-        gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        for name in names:
-            self.optimisers[name].step()
 
     # -- generation
 
@@ -569,16 +433,3 @@ class TFVAEGAN(nn.Module):
         self.load_state_dict(under("network.", state))
         load_optimiser_state(self.optimisers, under("optimiser.", state))
         self.streams.load_state(under("stream.", state))
-
-
-def _initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Weights N(0, 0.02²), biases 0."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, 0.0, 0.02, generator=generator)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
-def _adam(module: nn.Module, lr: float, beta1: float = 0.5) -> torch.optim.Optimizer:
-    return torch.optim.Adam(module.parameters(), lr, (beta1, 0.999), fused=True)

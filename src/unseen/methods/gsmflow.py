@@ -228,11 +228,13 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
         classes: seen classes; d: length of a feature; a: of an embedding.
     """
     hyperparameters = Hyperparameters(
+        blocks=1,
         hidden=256,
         condition=256,
         batch_size=64,
         lr=1e-3,
         lr_decay=1.0,
+        lambda_p=100.0,
         prototype_classes=64,
         anchor_classes="seen",
         relation_epochs=30,

@@ -181,6 +181,11 @@ def test_ablation_rows_rest_on_the_choice_for_the_whole_method(quick_grid: Quick
     assert {job.variant: dict(job.changes) for job in runs(jobs)} == {"": {}, **declared}
 
 
+def test_rows_of_an_ablation_table_can_be_named(quick_grid: QuickGrid) -> None:
+    jobs = expand(quick_grid("tfvaegan", ablations=("f-VAEGAN-D2",)), "")
+    assert [job.variant for job in runs(jobs)] == ["", "f-VAEGAN-D2"]
+
+
 def test_ablation_rows_train_as_long_as_the_whole_method(quick_grid: QuickGrid) -> None:
     """An epoch of TF-VAEGAN is two passes; of its row without feedback, one."""
     jobs = expand(quick_grid("tfvaegan", settings={"tfvaegan": {"epochs": "3"}}, protocols=("fixed",), ablations=True), "")
@@ -264,7 +269,11 @@ def test_a_presets_file_stands_beside_the_grids(tmp_path: Path) -> None:
         ("methods = 'eszsl'\ndatasets = 'emoji'\n[splits]\ntoy = 'all'", "splits for"),
         ("methods = 'eszsl'\ndatasets = 'emoji'\nthreads = 0", "threads=0 cannot work"),
         ("methods = 'eszsl'\ndatasets = 'emoji'\nthreads = 1.5", "threads is no whole number"),
-        ("methods = 'tfvaegan'\ndatasets = 'emoji'\nablations = 'false'", "ablations is neither true nor false"),
+        ("methods = 'tfvaegan'\ndatasets = 'emoji'\nablations = 1", "ablations is neither a text nor a list of texts"),
+        (
+            "methods = 'tfvaegan'\ndatasets = 'emoji'\nablations = ['+ wings']",
+            "no method of the grid has an ablation '+ wings'",
+        ),
         ("methods = 'tfvaegan'\ndatasets = 'emoji'\nsettings = {tfvaegan = 3}", "settings.tfvaegan is no table"),
         ("methods = 'tfvaegan'\ndatasets = 'emoji'\nseeds = 1.5", "seeds is neither a number nor a list"),
         ("methods = 'tfvaegan'\ndatasets = 'emoji'\n[presets]\ntfvaegan = 3", "presets.tfvaegan is no text"),

@@ -37,8 +37,8 @@ class Grid:
         settings: method → name → value, as `--set` takes them.
         presets: method → the name of a published preset, or a file.
         threads: of torch, for each job: results depend on it in the last bits.
-        ablations: also run the rows of each method's ablation table. They rest on the settings that were chosen for the whole
-            method, and train as long.
+        ablations: also run the rows of each method's ablation table, all or those with these names. They rest on the settings
+            that were chosen for the whole method, and train as long.
 
     Raises SettingsError where something is missing or does not exist.
     """
@@ -52,7 +52,7 @@ class Grid:
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
-    ablations: bool = False
+    ablations: bool | tuple[str, ...] = False
 
     def __post_init__(self) -> None:
         for name in ("methods", "datasets", "seeds", "protocols"):
@@ -73,8 +73,9 @@ class Grid:
                 raise SettingsError(
                     "`paper` would score some rows of an ablation table more often than others; use blind or fixed"
                 )
-            for method in self.methods:
-                _ablations_of(method)
+            rows = {row for method in self.methods for row in _ablations_of(method, self.ablations)}
+            if isinstance(self.ablations, tuple) and (unknown := set(self.ablations) - rows):
+                raise SettingsError(f"no method of the grid has an ablation {', '.join(map(repr, sorted(unknown)))}")
         if self.threads < 1:
             raise SettingsError(f"threads={self.threads} cannot work; give 1 or more")
 
@@ -117,8 +118,6 @@ def _grid_from(entry: dict[str, Any], beside: Path) -> Grid:
             raise TypeError(f"settings.{method} is no table")
     if type(entry.get("threads", 1)) is not int:
         raise TypeError("threads is no whole number")
-    if not isinstance(entry.get("ablations", False), bool):
-        raise TypeError("ablations is neither true nor false")
 
     def resolved(name: str) -> str:
         return name if name in BUILT_IN else str(beside / Path(name).expanduser())
@@ -145,7 +144,7 @@ def _grid_from(entry: dict[str, Any], beside: Path) -> Grid:
         settings={m: {k: _as_typed(v) for k, v in table.items()} for m, table in entry.get("settings", {}).items()},
         presets={method: preset(method, name) for method, name in entry.get("presets", {}).items()},
         threads=entry.get("threads", 1),
-        ablations=entry.get("ablations", False),
+        ablations=rows if isinstance(rows := entry.get("ablations", False), bool) else _texts(rows, "ablations"),
     )
 
 
@@ -188,7 +187,7 @@ def expand(grid: Grid, command: str) -> tuple[Job, ...]:
                     settings = grid.settings.get(name, {})
                     task = build_task(opened(source), split, name, protocol, seed, settings, grid.presets.get(name))
                     task = replace(task, threads=grid.threads)
-                    variants = {"": {}, **_ablations_of(name)} if grid.ablations else {"": {}}
+                    variants = {"": {}, **_ablations_of(name, grid.ablations)}
                     showing = seed == grid.seeds[0]
                     by_seed[seed] += jobs_of(task, source, grid.selection_seed, command, showing=showing, variants=variants)
     jobs: dict[str, Job] = {}
@@ -199,10 +198,15 @@ def expand(grid: Grid, command: str) -> tuple[Job, ...]:
     return tuple(jobs.values())
 
 
-def _ablations_of(name: str) -> Mapping[str, Mapping[str, Any]]:
+def _ablations_of(name: str, rows: bool | tuple[str, ...]) -> Mapping[str, Mapping[str, Any]]:
+    """The rows of the method's table, all or those with these names."""
+    if not rows:
+        return {}
     method = find_method(name)
     if isinstance(method, ClosedForm) or not method.ablations:
         raise SettingsError(f"method '{name}' declares no ablations, so there is nothing to take from it; name one that does")
+    if isinstance(rows, tuple):
+        return {row: changes for row, changes in method.ablations.items() if row in rows}
     return method.ablations
 
 

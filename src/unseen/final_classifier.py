@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,6 +21,23 @@ from unseen.scaling import ScaledView
 
 ROWS_AT_ONCE = 16_384
 """Rows synthesised, represented or scored together: bounds memory, not results."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Class means and within-class covariance, in columns that were divided by their spread within classes.
+
+    With columns of unit variance a shrinkage treats blocks of other units ([x, ĉ, r]) alike.
+
+    Args:
+        classes: (C,) ids that have rows, ascending.
+        means: (C, d') float64; covariance: (d', d') float64; spread: (d',) what columns were divided by.
+    """
+
+    classes: Tensor
+    means: Tensor
+    covariance: Tensor
+    spread: Tensor
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,30 @@ class ClassifierRows:
         """The synthetic rows alone: what the classifier over unseen classes (T1) is fitted on."""
         start = len(self.labels) - self.synthetic
         return ClassifierRows(self.features[start:], self.labels[start:], self.weights[start:], self.synthetic)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """What a linear discriminant needs of these rows, whatever its shrinkage; computed once.
+
+        The spread of synthetic rows around their means is the generator's, not the world's, so it is left out of the
+        covariance, unless there are no others.
+        """
+        classes, targets = torch.unique(self.labels, return_inverse=True)
+        d, device = self.features.shape[1], self.features.device
+        total = torch.zeros(len(classes), dtype=torch.float64, device=device)
+        means = torch.zeros(len(classes), d, dtype=torch.float64, device=device)
+        for start in range(0, len(targets), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            weights = self.weights[part].double()
+            total.index_add_(0, targets[part], weights)
+            means.index_add_(0, targets[part], self.features[part].double() * weights[:, None])
+        means /= total[:, None]
+        real = len(targets) - self.synthetic or len(targets)
+        within = self.features[:real].double() - means[targets[:real]]
+        covariance = within.T @ within / max(1, real - len(torch.unique(targets[:real])))
+        spread = covariance.diagonal().sqrt()
+        spread = torch.where(spread > 0, spread, 1.0)
+        return Moments(classes, means / spread, covariance / spread / spread[:, None], spread.float())
 
 
 def represent(method: GenerativeMethod, x: Tensor) -> Tensor:
@@ -139,8 +181,6 @@ def _batches(rows: ClassifierRows, recipe: Recipe) -> tuple[int, int]:
 def fit_gaussian(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe) -> LinearScores:
     """A linear discriminant: weighted class means, and the within-class covariance of the *real* rows, shrunk; equal priors.
 
-    The spread of synthetic rows around their means is the generator's, not the world's, so it is left out. Columns are
-    brought to unit within-class variance before the shrinkage, so that blocks of other units ([x, ĉ, r]) are shrunk alike.
     A class without rows is never taken: its score is −∞.
 
     Args:
@@ -148,16 +188,9 @@ def fit_gaussian(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe) -> Lin
         class_ids: sorted ids; the scores come in this order.
         recipe: shrinkage.
     """
-    targets = torch.searchsorted(class_ids, rows.labels)
-    x = rows.features.double()
-    weights = rows.weights.double()
-    total = torch.zeros(len(class_ids), dtype=x.dtype, device=x.device).index_add_(0, targets, weights)
-    means = torch.zeros(len(class_ids), x.shape[1], dtype=x.dtype, device=x.device)
-    means = means.index_add_(0, targets, x * weights[:, None]) / torch.where(total > 0, total, 1.0)[:, None]
-    real = len(x) - rows.synthetic or len(x)
-    within = x[:real] - means[targets[:real]]
-    covariance = within.T @ within / max(1, real - len(torch.unique(targets[:real])))
-    spread = covariance.diagonal().sqrt()
-    spread = torch.where(spread > 0, spread, 1.0)
-    scores = discriminant(means / spread, covariance / spread / spread[:, None], recipe.shrinkage)
-    return LinearScores(scores.weight / spread.float(), torch.where(total > 0, scores.bias, -torch.inf))
+    moments = rows.moments
+    scores = discriminant(moments.means, moments.covariance, recipe.shrinkage)
+    place = torch.searchsorted(class_ids, moments.classes)
+    weight = scores.weight.new_zeros(len(class_ids), scores.weight.shape[1])
+    bias = scores.bias.new_full((len(class_ids),), -torch.inf)
+    return LinearScores(weight.index_copy_(0, place, scores.weight / moments.spread), bias.index_copy_(0, place, scores.bias))

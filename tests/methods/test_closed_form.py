@@ -164,3 +164,19 @@ def test_one_row_a_class_still_has_scores(view: ScaledView) -> None:
 def test_settings_without_a_solution_get_one_sentence(build: Callable[[], object], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         build()
+
+
+@pytest.mark.parametrize(
+    "solvers",
+    [
+        [ClassGaussian(ridge, shrinkage) for ridge in (0.1, 1.0, 0.3) for shrinkage in (1.0, 0.1)],
+        [ESZSL(feature, embedding) for feature in (1.0, 10.0) for embedding in (10.0, 0.1, 1.0)],
+    ],
+    ids=["class-gaussian", "eszsl"],
+)
+def test_settings_that_are_solved_together_are_solved_alike(solvers: list[ClassGaussian | ESZSL], view: ScaledView) -> None:
+    for solver, fitted in zip(solvers, type(solvers[0]).fit_all(view, solvers), strict=True):  # type: ignore[arg-type]
+        alone = solver.fit(view)
+        torch.testing.assert_close(fitted.weight, alone.weight)
+        torch.testing.assert_close(fitted.bias, alone.bias)
+        assert fitted.weight.shape == (len(view.embeddings), view.features.shape[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,11 +45,7 @@ class Predictor:
 
     def decide(self, features: NDArray[np.float32]) -> Decisions:
         """Best seen class, best unseen class and margin of raw (n, d) rows."""
-        parts = [
-            Decisions.from_scores(self.generalized(u).cpu().numpy(), self.seen, self.unseen)
-            for u in self._represented(features)
-        ]
-        return Decisions(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("best_seen", "best_unseen", "margin")))
+        return self._decide(self._represented(features))
 
     def predict_unseen(self, features: NDArray[np.float32]) -> Ids:
         """Class ids of raw (n, d) rows when only unseen classes are possible."""
@@ -57,22 +53,52 @@ class Predictor:
         predicted: Ids = self.unseen[np.concatenate(parts)]
         return predicted
 
-    def curve(self, rows: TestRows) -> SeenUnseenCurve:
+    def curve(self, rows: RepresentedRows) -> SeenUnseenCurve:
         """The seen–unseen curve on these rows."""
-        return SeenUnseenCurve.of(
-            self.decide(rows.seen_features), rows.seen_labels, self.decide(rows.unseen_features), rows.unseen_labels
-        )
+        return SeenUnseenCurve.of(self._decide(rows.seen), rows.seen_labels, self._decide(rows.unseen), rows.unseen_labels)
 
-    def _represented(self, features: NDArray[np.float32]) -> list[Tensor]:
-        starts = range(0, max(1, len(features)), ROWS_AT_ONCE)  # one empty part where there is no row
-        return [self.represent(self.scaler.rows(features[s : s + ROWS_AT_ONCE], self.device)) for s in starts]
+    def _decide(self, represented: Iterable[Tensor]) -> Decisions:
+        parts = [Decisions.from_scores(self.generalized(u).cpu().numpy(), self.seen, self.unseen) for u in represented]
+        return Decisions(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("best_seen", "best_unseen", "margin")))
+
+    def _represented(self, features: NDArray[np.float32]) -> Iterator[Tensor]:
+        return _represented(features, self.scaler, self.represent, self.device)
+
+
+@dataclass(frozen=True)
+class RepresentedRows:
+    """Held-out rows as classifiers see them: scaled and represented once, for all classifiers that are tried on them.
+
+    Args:
+        seen, unseen: rows, in parts; seen_labels, unseen_labels: their class ids.
+    """
+
+    seen: list[Tensor]
+    seen_labels: Ids
+    unseen: list[Tensor]
+    unseen_labels: Ids
+
+    @staticmethod
+    def of(rows: TestRows, scaler: Scaler, represent: Represent, device: torch.device) -> RepresentedRows:
+        seen, unseen = (list(_represented(x, scaler, represent, device)) for x in (rows.seen_features, rows.unseen_features))
+        return RepresentedRows(seen, rows.seen_labels, unseen, rows.unseen_labels)
+
+
+def _represented(features: NDArray[np.float32], scaler: Scaler, represent: Represent, device: torch.device) -> Iterator[Tensor]:
+    starts = range(0, max(1, len(features)), ROWS_AT_ONCE)  # one empty part where there is no row
+    return (represent(scaler.rows(features[s : s + ROWS_AT_ONCE], device)) for s in starts)
+
+
+def as_they_are(x: Tensor) -> Tensor:
+    """The representation that closed-form methods score: the scaled features themselves."""
+    return x
 
 
 def closed_form_predictor(scaler: Scaler, view: ScaledView, scores: LinearScores) -> Predictor:
     """A closed-form method's scores; T1 is their maximum over unseen classes. The spread is taken on the training rows."""
     return Predictor(
         scaler=scaler,
-        represent=lambda x: x,
+        represent=as_they_are,
         generalized=scores,
         conventional=scores.only(view.unseen),
         seen=view.seen.cpu().numpy(),

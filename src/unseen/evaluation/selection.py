@@ -19,10 +19,10 @@ from unseen.data.dataset import TrainingView
 from unseen.errors import Diverged
 from unseen.evaluation.folds import Fold, cut_folds
 from unseen.evaluation.metrics import SeenUnseenCurve, choose_gamma
-from unseen.evaluation.predictor import closed_form_predictor, generative_predictor
+from unseen.evaluation.predictor import RepresentedRows, as_they_are, closed_form_predictor, generative_predictor
 from unseen.final_classifier import classifier_rows
 from unseen.methods import ClosedForm, Generative
-from unseen.methods.base import ClosedFormMethod, GenerativeMethod, stream_seed
+from unseen.methods.base import ClosedFormMethod, FitsTogether, GenerativeMethod, stream_seed
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler, Scaling
 from unseen.storage import read_arrays, write_arrays
@@ -78,19 +78,34 @@ def select_closed_form(
     solver_type = method.hyperparameters
     folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
     candidates: list[_Candidate] = []
+    grid = [dict(zip(solver_type.GRID, values, strict=True)) for values in itertools.product(*solver_type.GRID.values())]
     for scaling in solver_type.SCALINGS:
-        scalers = [Scaler.fit(fold.view, scaling, centred) for fold in folds]
-        scaled = [scaler.view(fold.view, device) for scaler, fold in zip(scalers, folds, strict=True)]
-        for values in itertools.product(*solver_type.GRID.values()):
-            settings = dict(zip(solver_type.GRID, values, strict=True))
-            solver = solver_type(**settings)
-            predictors = [closed_form_predictor(s, v, solver.fit(v)) for s, v in zip(scalers, scaled, strict=True)]
-            curves = [predictor.curve(fold.held_out) for predictor, fold in zip(predictors, folds, strict=True)]
-            gamma, objective = choose_gamma(curves, [predictor.spread for predictor in predictors])
+        judged = zip(*(_judge_all(fold, scaling, centred, solver_type, grid, device) for fold in folds), strict=True)
+        for settings, of_folds in zip(grid, judged, strict=True):
+            gamma, objective = choose_gamma([curve for curve, _ in of_folds], [spread for _, spread in of_folds])
             candidates.append(_Candidate({"scaling": scaling, **settings}, gamma, objective))
     best = max(candidates, key=lambda candidate: candidate.objective)
     solver = solver_type(**{name: best.settings[name] for name in solver_type.GRID})
     return _record(best, candidates, folds), solver, best.settings["scaling"], best.gamma
+
+
+def _judge_all(
+    fold: Fold,
+    scaling: Scaling,
+    centred: bool,
+    solver_type: type[ClosedFormMethod],
+    grid: list[dict[str, Any]],
+    device: torch.device,
+) -> list[tuple[SeenUnseenCurve, float]]:
+    """For each of the settings the curve on the fold's held-out rows, and the spread of margins."""
+    scaler = Scaler.fit(fold.view, scaling, centred)
+    view = scaler.view(fold.view, device)
+    held_out = RepresentedRows.of(fold.held_out, scaler, as_they_are, device)
+    solvers = [solver_type(**settings) for settings in grid]
+    first = solvers[0]
+    fitted = first.fit_all(view, solvers) if isinstance(first, FitsTogether) else [solver.fit(view) for solver in solvers]
+    predictors = [closed_form_predictor(scaler, view, scores) for scores in fitted]
+    return [(predictor.curve(held_out), predictor.spread) for predictor in predictors]
 
 
 def select_recipe(
@@ -234,13 +249,14 @@ class _StoredGenerators:
         generator = self._build()
         generator.load_state({name: torch.tensor(array, device=self._view.device) for name, array in arrays.items()})
         rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"), drawn)
+        held_out = RepresentedRows.of(self._fold.held_out, self._scaler, generator.represent, self._view.device)
         seed = stream_seed(self._seed, "classifier")
         out = []
         for recipe in recipes:
             predictor = generative_predictor(
                 self._scaler, self._view, generator.represent, rows, recipe, seed, with_conventional=False
             )
-            out.append((predictor.curve(self._fold.held_out), predictor.spread))
+            out.append((predictor.curve(held_out), predictor.spread))
         return out
 
 

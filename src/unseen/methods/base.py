@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -236,6 +236,16 @@ class ClosedFormMethod(Protocol):
 
     def fit(self, view: ScaledView) -> LinearScores:
         """Learn from the seen training rows and the class embeddings; returns the scores of all C classes."""
+        ...
+
+
+@runtime_checkable
+class FitsTogether(Protocol):
+    """A closed-form method with the optional verb: what its settings have in common is computed once for all of a grid."""
+
+    @staticmethod
+    def fit_all(view: ScaledView, solvers: Sequence[Any]) -> list[LinearScores]:
+        """`fit` of each solver, in their order."""
         ...
 
 

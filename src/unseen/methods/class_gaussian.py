@@ -7,8 +7,11 @@ S. Changpinyo et al., "Predicting Visual Exemplars of Unseen Classes for Zero-Sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+import torch
 
 from unseen.errors import SettingsError
 from unseen.linear import LinearScores, discriminant
@@ -45,8 +48,19 @@ class ClassGaussian:
 
     def fit(self, view: ScaledView) -> LinearScores:
         """Estimate means and covariance on the seen rows; the scores of all C classes are linear in x."""
+        return self.fit_all(view, [self])[0]
+
+    @staticmethod
+    def fit_all(view: ScaledView, solvers: Sequence[ClassGaussian]) -> list[LinearScores]:
+        """`fit` of each: the covariance is computed once, and one system solved for all that have a shrinkage in common."""
         x = view.features.double()
-        means = class_prototypes(view, self.ridge)
-        within = x - means[view.labels]
+        means = {ridge: class_prototypes(view, ridge) for ridge in {solver.ridge for solver in solvers}}
+        within = x - next(iter(means.values()))[view.labels]  # means of seen classes know no ridge
         covariance = within.T @ within / max(1, len(x) - len(view.seen))
-        return discriminant(means, covariance, self.shrinkage)
+        fitted: dict[ClassGaussian, LinearScores] = {}
+        for shrinkage in {solver.shrinkage for solver in solvers}:
+            alike = [solver for solver in solvers if solver.shrinkage == shrinkage]
+            scores = discriminant(torch.cat([means[solver.ridge] for solver in alike]), covariance, shrinkage)
+            for solver, weight, bias in zip(alike, scores.weight.chunk(len(alike)), scores.bias.chunk(len(alike)), strict=True):
+                fitted[solver] = LinearScores(weight, bias)
+        return [fitted[solver] for solver in solvers]

@@ -5,6 +5,7 @@ Reference: B. Romera-Paredes, P. H. S. Torr, "An Embarrassingly Simple Approach 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,13 +43,22 @@ class ESZSL:
 
     def fit(self, view: ScaledView) -> LinearScores:
         """Solve for V on the seen rows; the scores of all C classes are linear in x."""
-        x = view.features.double()
-        embeddings = view.embeddings.double()
+        return self.fit_all(view, [self])[0]
+
+    @staticmethod
+    def fit_all(view: ScaledView, solvers: Sequence[ESZSL]) -> list[LinearScores]:
+        """`fit` of each: products of X are computed once, and one system solved for all that have γ in common."""
+        x, embeddings = view.features.double(), view.embeddings.double()
         s = embeddings[view.seen]
         d, a = x.shape[1], s.shape[1]
         y = 2 * F.one_hot(torch.searchsorted(view.seen, view.labels), len(view.seen)).double() - 1
-        gram = x.T @ x + self.feature_ridge * torch.eye(d, dtype=x.dtype, device=x.device)
-        ridge = s.T @ s + self.embedding_ridge * torch.eye(a, dtype=x.dtype, device=x.device)
-        right: Tensor = torch.linalg.solve(ridge, (x.T @ y @ s).T)
-        v = torch.linalg.solve(gram, right.T)
-        return LinearScores((v @ embeddings.T).T.float(), torch.zeros(len(embeddings), device=x.device))
+        products, targets = x.T @ x, (x.T @ y @ s).T
+        fitted: dict[ESZSL, LinearScores] = {}
+        for feature_ridge in {solver.feature_ridge for solver in solvers}:
+            alike = [solver for solver in solvers if solver.feature_ridge == feature_ridge]
+            ridges = [s.T @ s + solver.embedding_ridge * torch.eye(a, dtype=x.dtype, device=x.device) for solver in alike]
+            right: Tensor = torch.cat([torch.linalg.solve(ridge, targets) for ridge in ridges])
+            gram = products + feature_ridge * torch.eye(d, dtype=x.dtype, device=x.device)
+            for solver, v in zip(alike, torch.linalg.solve(gram, right.T).chunk(len(alike), dim=1), strict=True):
+                fitted[solver] = LinearScores((v @ embeddings.T).T.float(), torch.zeros(len(embeddings), device=x.device))
+        return [fitted[solver] for solver in solvers]

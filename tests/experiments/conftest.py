@@ -87,6 +87,8 @@ def make_row(
         "H_without_gamma": H,
         "H_interval": None if H is None else [H - 0.01, H + 0.01],
         "gamma": 1.5,
+        "leak_seen_to_unseen": 0.125,
+        "leak_unseen_to_seen": 0.25,
         "test_pictures": 100,
         "hidden_width": None,
         "steps": 10,

@@ -18,6 +18,8 @@ from unseen.evaluation.statistics import interval_over_splits
 from unseen.experiments.aggregate import (
     Estimate,
     average_ranks,
+    diagnoses,
+    is_oracle,
     label,
     ledger,
     overlapping_splits,
@@ -294,3 +296,23 @@ def test_splits_of_one_name_and_other_rows_have_their_own_count(row: MakeRow) ->
 def test_labels() -> None:
     assert label(("tfvaegan", "")) == "tfvaegan"
     assert label(("tfvaegan", "no feedback")) == "tfvaegan, no feedback"
+
+
+# ---------------------------------------------------------------------------------------------------------- diagnoses
+
+
+def test_diagnoses_are_means_over_tasks(row: MakeRow) -> None:
+    rows = [
+        row("dfca", seed=seed, U=0.2, S=S, leak_unseen_to_seen=leak, diagnosis={"nearest_own": own, "order_kept": kept})
+        for seed, S, leak, own, kept in ((0, 0.5, 0.4, 0.25, 0.5), (1, 0.1, 0.2, 0.75, None))
+    ]
+    full, linear = diagnoses([*rows, row("eszsl", diagnosis=None)])
+    assert (full.leak_unseen_to_seen, full.leak_seen_to_unseen) == (pytest.approx(0.3), 0.125)
+    assert full.gap == pytest.approx(0.2), "the distance is taken in each task"
+    assert full.figures == {"nearest_own": 0.5}, "what one task lacks has no mean"
+    assert linear.method == ("eszsl", "")
+    assert linear.figures == {}
+
+
+def test_rows_from_before_there_were_diagnoses_have_none(real_rows: list[Row]) -> None:
+    assert all(d.figures == {} or "nearest_own" in d.figures for d in diagnoses(r for r in real_rows if not is_oracle(r)))

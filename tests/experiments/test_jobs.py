@@ -41,7 +41,7 @@ def test_a_choice_and_its_run_come_to_what_one_blind_run_does(
     alone = json.loads(json.dumps(run(replace(task, threads=1)).row))
     drawn = {"diagnostic_evaluations"}  # a benchmark also scores what its page draws
     assert {k: row[k] for k in alone.keys() - MEASURED - drawn} == {k: alone[k] for k in alone.keys() - MEASURED - drawn}
-    assert row.keys() - alone.keys() == {"task", "variant"}
+    assert row.keys() - alone.keys() == {"task", "variant", "diagnosis"}
     assert (row["task"], row["variant"]) == (jobs[-1].id, "")
 
 
@@ -115,7 +115,8 @@ def test_what_is_kept_for_the_report_agrees_with_the_row(quick_grid: QuickGrid, 
     assert abs(area) == pytest.approx(row["AUSUC"], abs=1e-4)  # 33 test rows: no point was left out
     assert len(figures["projection"]["xy"]) == len(figures["projection"]["labels"]) == 36 + 90
     own = [p for p in figures["synthetic_counts"] if p["per_class"] == 25]  # the quarter hundred of a small class
-    assert len(figures["synthetic_counts"]) == row["diagnostic_evaluations"] > 1
+    assert len(figures["synthetic_counts"]) + 1 == row["diagnostic_evaluations"] > 2
+    assert 0 <= row["diagnosis"]["nearest_own"] <= 1
     assert all(p["H"] == pytest.approx(harmonic_mean(p["S"], p["U"])) for p in figures["synthetic_counts"])
     chosen = row["recipe"]["synthetic_ratio"]
     if chosen == 1:
@@ -123,7 +124,7 @@ def test_what_is_kept_for_the_report_agrees_with_the_row(quick_grid: QuickGrid, 
     assert (job.folder(bench_folder) / "oracle.json").exists()
     not_shown = read_json(plain.folder(bench_folder) / "figures.json")
     assert not_shown["projection"] is not_shown["synthetic_counts"] is None
-    assert result(plain, bench_folder)["diagnostic_evaluations"] == 0
+    assert result(plain, bench_folder)["diagnostic_evaluations"] == 1, "how its synthetic rows lie to real ones"
 
 
 def test_where_no_oracle_can_be_made_the_run_is_a_result_still(

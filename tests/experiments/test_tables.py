@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unseen.experiments import tables
-from unseen.experiments.aggregate import average_ranks, ledger, paired_table, summaries
+from unseen.experiments.aggregate import average_ranks, diagnoses, ledger, paired_table, summaries
 from unseen.experiments.literature import published
 
 Row = dict[str, Any]
@@ -135,3 +135,13 @@ def test_what_must_be_said_beside_a_table_is_said(row: MakeRow, rows: list[Row])
     assert [sentence.split()[0] for sentence in told] == ["figures", "an"]
     assert "too good" in told[0]
     assert "yardstick" in told[1]
+
+
+def test_diagnoses_show_leaks_in_percent_and_the_rest_as_it_is(row: MakeRow) -> None:
+    lines = [row("dfca", diagnosis={"order_kept": -0.256}), row("eszsl", diagnosis=None)]
+    (table,) = tables.of_diagnoses(diagnoses(lines))
+    (title,), heading, full, linear = printed(table)
+    assert title == "birds, protocol blind: which way the methods err"
+    assert heading == ["method", "unseen → seen", "seen → unseen", "|S − U|", "order kept"]
+    assert full == ["dfca", "25.0", "12.5", "0.0", "-0.26"]
+    assert linear == ["eszsl", "25.0", "12.5", "0.0", "–"]

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, TypeVar
 
 import numpy as np
@@ -183,6 +183,49 @@ def _estimate(rows: Sequence[Row], figure: str) -> Estimate | None:
     return Estimate.of(
         {split: [r[figure] for r in group] for split, group in _grouped(rows, lambda r: r["split_hash"]).items()}
     )
+
+
+# ---------------------------------------------------------------------------------------------------------- diagnoses
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Which way a method errs on one data set under one protocol; means over tasks.
+
+    Args:
+        leak_unseen_to_seen, leak_seen_to_unseen: shares of test rows that are taken for a class of the other kind, with γ.
+        gap: |S − U|.
+        figures: whatever else was measured in all of these tasks, such as how synthetic rows lie to real ones.
+    """
+
+    data: Data
+    protocol: str
+    method: Method
+    leak_unseen_to_seen: float
+    leak_seen_to_unseen: float
+    gap: float
+    figures: dict[str, float]
+
+
+def diagnoses(rows: Iterable[Row]) -> list[Diagnosis]:
+    """One for each data set, protocol, method and variant, sorted in this order."""
+    groups = _grouped(rows, lambda row: (data_of(row), row["protocol"], method_of(row)))
+    found = []
+    for (data, protocol, method), group in sorted(groups.items()):
+        tables = [row.get("diagnosis") or {} for row in group]
+        names = [name for name in tables[0] if all(table.get(name) is not None for table in tables)]
+        found.append(
+            Diagnosis(
+                data,
+                protocol,
+                method,
+                mean(row["leak_unseen_to_seen"] for row in group),
+                mean(row["leak_seen_to_unseen"] for row in group),
+                mean(abs(row["S"] - row["U"]) for row in group),
+                {name: mean(table[name] for table in tables) for name in names},
+            )
+        )
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------ overlap

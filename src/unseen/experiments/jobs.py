@@ -25,6 +25,7 @@ from unseen.data.dataset import Dataset
 from unseen.data.opening import open_dataset
 from unseen.errors import DataError, RunError, Stopped, UnseenError
 from unseen.evaluation.protocol import Outcome, Task, Watch, choose, versions
+from unseen.evaluation.synthesis import synthesis_against_real
 from unseen.experiments.details import details
 from unseen.methods import ClosedForm
 from unseen.presets import preset_of, read_preset, write_preset
@@ -170,7 +171,8 @@ def _run(job: Job, out: Path) -> None:
         row["seconds"] = sum(row["seconds_by_phase"].values())
         row["peak_memory"] = max(row["peak_memory"], cost["peak_memory"])
         figures = details(outcome, job.showing)
-        row["diagnostic_evaluations"] += len(figures["synthetic_counts"] or ())
+        row["diagnosis"] = synthesis_against_real(outcome)
+        row["diagnostic_evaluations"] += len(figures["synthetic_counts"] or ()) + int(row["diagnosis"] is not None)
         write_json(folder / "figures.json", figures)
         if job.showing and outcome.trained is not None:
             with suppress(DataError):  # where no class can be halved there is none, and the run is a result still

@@ -12,6 +12,7 @@ from unseen.experiments import tables
 from unseen.experiments.aggregate import (
     Method,
     average_ranks,
+    diagnoses,
     ledger,
     method_of,
     overlapping_splits,
@@ -27,7 +28,7 @@ YARDSTICK: Method = ("class-gaussian", "")
 
 
 def overview(folder: Path) -> Iterator[Table | str]:
-    """Means with intervals, paired differences, average ranks, ablations, the ledger, published figures, failures.
+    """Means with intervals, paired differences, average ranks, ablations, diagnoses, the ledger, published figures, failures.
 
     Raises DataError when the folder is no benchmark's, or something in it is damaged.
     """
@@ -46,6 +47,7 @@ def overview(folder: Path) -> Iterator[Table | str]:
             yield from tables.of_ranks([ranks for ranks in average_ranks(whole) if len(ranks.average) > 1])
         for method in sorted({row["method"] for row in rows if row["variant"]}):
             yield from _ablation([row for row in rows if row["method"] == method], method)
+        yield from tables.of_diagnoses(diagnoses(rows))
         yield tables.of_ledger(ledger([*rows, *oracles]))
         settings = {(row["split_hash"], row["embeddings_hash"], row["feature_extractor"]): row for row in rows}.values()
         yield from tables.of_literature([published for row in settings for published in beside(row)])

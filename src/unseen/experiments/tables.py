@@ -12,7 +12,7 @@ from itertools import groupby
 from rich.table import Table
 from rich.text import Text
 
-from unseen.experiments.aggregate import Data, Estimate, Looks, Paired, Ranks, Summary, label
+from unseen.experiments.aggregate import Data, Diagnosis, Estimate, Looks, Paired, Ranks, Summary, label
 from unseen.experiments.literature import LiteratureRow
 
 MISSING = "–"
@@ -80,6 +80,28 @@ def of_pairs(pairs: Sequence[Paired]) -> list[Table]:
                 (p.difference.over if p.difference else "") or MISSING,
                 f"{p.better} of {p.pairs}",
                 *map(str, p.alone),
+            )
+        tables.append(table)
+    return tables
+
+
+def of_diagnoses(diagnoses: Sequence[Diagnosis]) -> list[Table]:
+    """A table for each data set and protocol, a line a method: shares that leak to the other kind of classes and |S − U| in
+    percent, then what else was measured in its tasks, as it is."""
+    tables = []
+    for (data, protocol), group in groupby(diagnoses, lambda d: (d.data, d.protocol)):
+        lines = list(group)
+        names = list(dict.fromkeys(name for d in lines for name in d.figures))
+        table = _table(
+            f"{_name(data, [d.data for d in diagnoses])}, protocol {protocol}: which way the methods err",
+            ["method"],
+            ["unseen → seen", "seen → unseen", "|S − U|", *(name.replace("_", " ") for name in names)],
+        )
+        for d in lines:
+            table.add_row(
+                plain(label(d.method)),
+                *(f"{100 * value:.1f}" for value in (d.leak_unseen_to_seen, d.leak_seen_to_unseen, d.gap)),
+                *(f"{d.figures[name]:.2f}" if name in d.figures else MISSING for name in names),
             )
         tables.append(table)
     return tables

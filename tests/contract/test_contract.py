@@ -56,6 +56,11 @@ FLOW: dict[str, Any] = {
     "leaves_unit_interval": "a flow's samples are not clipped",
 }
 OTHERWISE: dict[str, dict[str, Any]] = {
+    "clswgan": {
+        "leaves_unit_interval": "the published generator ends in a ReLU",
+        "never_changes": VAE_GAN["never_changes"],
+        "by_heart": {"critic_iterations": 5},  # no reconstruction leads it
+    },
     "fvaegan": VAE_GAN,
     "tfvaegan": VAE_GAN,
     "gsmflow": {**FLOW, "never_changes": {"network.positioning.anchors": "embeddings of three classes"}},

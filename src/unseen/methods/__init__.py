@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import bsegn, dfca, gsmflow, sddn, tfvaegan
+from unseen.methods import bsegn, clswgan, dfca, gsmflow, sddn, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -67,6 +67,17 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
         ClosedForm("eszsl", "ESZSL", ESZSL),
         ClosedForm("class-gaussian", "class-Gaussian", ClassGaussian),
         ClosedForm("prototype", "nearest prototype", Prototype),
+        Generative(
+            "clswgan",
+            "f-CLSWGAN",
+            clswgan.Hyperparameters,
+            clswgan.CLSWGAN,
+            _one_loop,
+            clswgan.default,
+            clswgan.PRESETS,
+            ablations=clswgan.ABLATIONS,
+            search=clswgan.SEARCH,
+        ),
         Generative(
             "fvaegan",
             "f-VAEGAN-D2 (inductive)",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unseen.linear import LinearScores, discriminant
-from unseen.methods.base import ClassStreams, GenerativeMethod, Streams
+from unseen.methods.base import ClassStreams, GenerativeMethod, SamplesRepresented, Streams
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
 
@@ -105,14 +105,25 @@ def classifier_rows(
     ids = view.unseen.repeat_interleave(rows_per_class)
     streams = ClassStreams(seed, view.names, view.device)
     classes_at_once = max(1, ROWS_AT_ONCE // rows_per_class) * rows_per_class
+
+    def represent_real(part: slice) -> Tensor:
+        if isinstance(method, SamplesRepresented):
+            return method.represent_for_fitting(view.features[part], view.labels[part], streams)
+        return method.represent(view.features[part])
+
+    def represent_synthetic(ids: Tensor) -> Tensor:
+        if isinstance(method, SamplesRepresented):
+            return method.sample_represented(ids, streams)
+        return method.represent(method.sample(ids, streams))
+
     first = method.represent(view.features[:1])
     features = torch.empty(len(view.labels) + len(ids), first.shape[1], device=view.device)
     for start in range(0, len(view.labels), ROWS_AT_ONCE):
-        part = view.features[start : start + ROWS_AT_ONCE]
-        features[start : start + len(part)] = method.represent(part)
+        part = slice(start, start + ROWS_AT_ONCE)
+        features[: len(view.labels)][part] = represent_real(part)
     for start in range(0, len(ids), classes_at_once):
-        part = method.represent(method.sample(ids[start : start + classes_at_once], streams))
-        features[len(view.labels) + start : len(view.labels) + start + len(part)] = part
+        part = slice(start, start + classes_at_once)
+        features[len(view.labels) :][part] = represent_synthetic(ids[part])
     labels = torch.cat([view.labels, ids])
     weights = torch.ones(len(labels), device=view.device)
     weights[len(view.labels) :] = weight

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unseen.errors import SettingsError
 from unseen.methods import METHODS, ClosedForm, Generative, find_method, with_settings
-from unseen.methods.base import ClassStreams, Clock, GenerativeMethod, PreparingMethod, Schedule
+from unseen.methods.base import ClassStreams, Clock, GenerativeMethod, PreparingMethod, SamplesRepresented, Schedule
 from unseen.methods.installed import NAME, declared
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
@@ -35,7 +35,10 @@ Solver = Any
 """The class of a closed-form method."""
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_method" / "own_method.py"
-SMALL: dict[str, Any] = {"hidden": 16, "half": 12, "refiner": 16, "warm_up": 1}
+SMALL: dict[str, Any] = {
+    "hidden": 16, "half": 12, "refiner": 16, "warm_up": 1,
+    "decoder_hidden": 16, "embedding_hidden": 16, "embedding_decoder_hidden": 16, "cross_from": 0, "alignment_from": 0,
+}  # fmt: skip
 """Replaces these of the default hyper-parameters, where a method has them."""
 CHANGES: dict[str, dict[str, Any]] = {
     # Form of the features → what else differs: the published form of each method, and the one for data without a preset.
@@ -60,6 +63,11 @@ OTHERWISE: dict[str, dict[str, Any]] = {
         "leaves_unit_interval": "the published generator ends in a ReLU",
         "never_changes": VAE_GAN["never_changes"],
         "by_heart": {"critic_iterations": 5},  # no reconstruction leads it
+    },
+    "cadavae": {
+        "reconstruction": "features",
+        "bernoulli": False,
+        "leaves_unit_interval": "its decoder ends linearly, under the paper's L1",
     },
     "fvaegan": VAE_GAN,
     "tfvaegan": VAE_GAN,
@@ -408,6 +416,28 @@ def test_representation_knows_no_labels(subject: Subject, trained: GenerativeMet
     other = subject.build(other_world)
     other.load_state(copied(trained.state()))
     assert torch.equal(other.represent(view.features), trained.represent(view.features))
+
+
+def test_a_random_representation_is_as_wide_as_its_mean_and_follows_seed_and_class_name(
+    trained: GenerativeMethod, view: ScaledView
+) -> None:
+    if not isinstance(trained, SamplesRepresented):
+        pytest.skip("its representation is not random")
+    width = trained.represent(view.features[:1]).shape[1]
+    renamed = replace(view, names=tuple(n.upper() for n in view.names))
+    for verb in (
+        trained.sample_represented,
+        lambda ids, drawn: trained.represent_for_fitting(view.features[: len(ids)], ids, drawn),
+    ):
+        ids = view.labels[:20]
+        made = verb(ids, streams(view, seed=1))
+        assert made.shape == (20, width)
+        assert made.dtype == view.features.dtype
+        assert not made.requires_grad
+        assert torch.equal(made, verb(ids, streams(view, seed=1)))
+        assert not torch.isclose(made, verb(ids, streams(view, seed=2))).all(dim=1).any()
+        assert not torch.isclose(made, verb(ids, streams(renamed, seed=1))).all(dim=1).any()
+        assert verb(ids[:0], streams(view)).shape == (0, width)
 
 
 # ------------------------------------------------------------------------------------------------------- seeds and state

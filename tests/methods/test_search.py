@@ -42,7 +42,8 @@ def test_no_setting_that_is_searched_is_idle(entry: Generative, small_world: Cal
     view = small_world(unit_interval=False)
     usual = entry.default(12, 24, 8)[0]
     # Narrow, and without a time in which some settings have no effect yet.
-    usual = replace(usual, **{k: v for k, v in {"hidden": 8, "batch_size": 16, "warm_up": 0}.items() if hasattr(usual, k)})
+    narrow = {"hidden": 8, "batch_size": 16, "warm_up": 0, "cross_from": 0, "alignment_from": 0}
+    usual = replace(usual, **{name: value for name, value in narrow.items() if hasattr(usual, name)})
 
     def made_of(settings: Any) -> bytes:
         method = entry.build(view, settings, 0)

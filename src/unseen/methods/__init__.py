@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import SettingsError
-from unseen.methods import bsegn, clswgan, dfca, gsmflow, sddn, tfvaegan
+from unseen.methods import bsegn, cadavae, clswgan, dfca, gsmflow, sddn, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -77,6 +77,17 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             clswgan.PRESETS,
             ablations=clswgan.ABLATIONS,
             search=clswgan.SEARCH,
+        ),
+        Generative(
+            "cadavae",
+            "CADA-VAE",
+            cadavae.Hyperparameters,
+            cadavae.CADAVAE,
+            _one_loop,
+            cadavae.default,
+            cadavae.PRESETS,
+            ablations=cadavae.ABLATIONS,
+            search=cadavae.SEARCH,
         ),
         Generative(
             "fvaegan",

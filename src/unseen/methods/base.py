@@ -1,7 +1,7 @@
 """The contract between a method and everything else, and the seeded streams that methods draw from.
 
-A generative method answers three verbs, `step`, `sample` and `represent`, and may answer a fourth, `prepare`; a closed-form
-method answers `fit`, which returns its scores.
+A generative method answers three verbs, `step`, `sample` and `represent`, and may answer more: `prepare`, and two for a random
+representation. A closed-form method answers `fit`, which returns its scores.
 Nothing else about a method is known outside its file.
 """
 
@@ -216,6 +216,23 @@ class PreparingMethod(GenerativeMethod, Protocol):
         `step` draws from real and extra rows as if they were one data set. Nothing else sees them: an epoch is counted in
         real rows, and the final classifier is fitted on real and synthetic ones.
         """
+        ...
+
+
+@runtime_checkable
+class SamplesRepresented(GenerativeMethod, Protocol):
+    """A generative method with the optional verbs of one whose representation is random: the final classifier is fitted on
+    draws of it, real and synthetic, and asked about `represent`, which is its mean.
+
+    `sample` is still answered, for whoever wants to look at features.
+    """
+
+    def sample_represented(self, class_ids: Tensor, streams: ClassStreams) -> Tensor:
+        """(n,) class ids → (n, d') synthetic rows as the final classifier sees them, without gradient."""
+        ...
+
+    def represent_for_fitting(self, x: Tensor, class_ids: Tensor, streams: ClassStreams) -> Tensor:
+        """(n, d) real features → (n, d'). The class ids (n,) choose the streams and nothing else."""
         ...
 
 

@@ -115,8 +115,7 @@ def make_tiny_task(
 
     found = find_method(method)
     if isinstance(found, ClosedForm):
-        settings = {"centred": True, **recipe}
-        return Task(world, split, found, found.hyperparameters(), Recipe(**settings), "default", protocol, seed)
+        return Task(world, split, found, found.hyperparameters(), replace(found.recipe, **recipe), "default", protocol, seed)
     settings = {
         "scaling": "l2",
         "centred": True,

@@ -503,9 +503,10 @@ def test_data_info_tells_sizes_splits_and_where_it_comes_from(toy_folder: Path, 
 
 def test_methods_is_an_array() -> None:
     entries = unseen("methods", "--json").json
-    assert [entry["name"] for entry in entries[:5]] == ["eszsl", "class-gaussian", "prototype", "fvaegan", "tfvaegan"]
-    assert entries[4]["kind"] == "generative"
-    assert "cub" in entries[4]["presets"]
+    first = ["eszsl", "class-gaussian", "prototype", "prompting", "clswgan", "cadavae", "fvaegan", "tfvaegan"]
+    assert [entry["name"] for entry in entries[:8]] == first
+    assert [entry["kind"] for entry in entries[:8]] == 4 * ["closed form"] + 4 * ["generative"]
+    assert "cub" in entries[7]["presets"]
     assert "nearest prototype" in unseen("methods").out
 
 
@@ -538,7 +539,10 @@ def test_progress_tells_step_speed_time_left_and_losses_on_a_terminal_and_in_a_f
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--method", "alchemy"), "there is no method 'alchemy'; there are eszsl, class-gaussian, prototype, fvaegan"),
+        (
+            ("--method", "alchemy"),
+            "there is no method 'alchemy'; there are eszsl, class-gaussian, prototype, prompting, clswgan",
+        ),
         (("--protocol", "honest"), "there is no protocol 'honest'; there are blind, fixed, paper"),
         (("--split", "third"), "data set 'toy' has no split 'third'; it has first, second"),
         (("--preset", "mnist"), "'mnist' is neither a preset of 'tfvaegan' (awa1, awa2, cub, flo, sun) nor a file"),

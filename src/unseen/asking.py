@@ -41,14 +41,16 @@ def build_task(
 
     Raises:
         SettingsError: a name or a value that does not exist, cannot work, or would change nothing.
-        DataError: the preset's file is damaged.
+        DataError: the preset's file is damaged, or the method does not fit the data.
     """
     method = find_method(method_name)
     chosen_protocol = check_protocol(method, protocol)
     split = data.split(split).name
     own: tuple[Any, Recipe]
     if isinstance(method, ClosedForm):
-        own = method.hyperparameters(), Recipe(centred=True)
+        if method.refuse:
+            method.refuse(data)
+        own = method.hyperparameters(), method.recipe
     else:
         own = method.default(len(data.split(split).seen), data.features.shape[1], data.classes.embeddings.shape[1])
     selection = None

@@ -31,8 +31,6 @@ from unseen.scaling import ScaledView
 from unseen.training import train
 
 World = Callable[..., ScaledView]
-Solver = Any
-"""The class of a closed-form method."""
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_method" / "own_method.py"
 SMALL: dict[str, Any] = {
@@ -59,6 +57,7 @@ FLOW: dict[str, Any] = {
     "leaves_unit_interval": "a flow's samples are not clipped",
 }
 OTHERWISE: dict[str, dict[str, Any]] = {
+    "prompting": {"one_space": True},
     "clswgan": {
         "leaves_unit_interval": "the published generator ends in a ReLU",
         "never_changes": VAE_GAN["never_changes"],
@@ -121,6 +120,26 @@ class Subject:
         return self.entry.build(view, self.settings(view, **changes), seed)
 
 
+@dataclass(frozen=True)
+class Solved:
+    """A closed-form method under test, and what has to be known of it beforehand.
+
+    Args:
+        solver: its class.
+        one_space: it compares features with embeddings, so it needs a world where both are in one space.
+    """
+
+    solver: Any
+    one_space: bool = False
+
+    def world(self, view: ScaledView) -> ScaledView:
+        """The view, or one where a row is its class's embedding and some noise, brought to one length."""
+        if not self.one_space:
+            return view
+        noise = torch.randn(len(view.labels), view.embeddings.shape[1], generator=torch.Generator().manual_seed(11))
+        return replace(view, features=20 * F.normalize(view.embeddings[view.labels] + 0.1 * noise, dim=1))
+
+
 # ------------------------------------------------------------------------------------------------ which methods are asked
 
 
@@ -132,7 +151,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     entries = [entry for entry, _ in chosen]
     for argument, values in {
         "subject": {s.entry.name: s for s in subjects},
-        "closed_form": {e.name: e.hyperparameters for e in entries if isinstance(e, ClosedForm)},
+        "closed_form": {e.name: Solved(e.hyperparameters, **o) for e, o in chosen if isinstance(e, ClosedForm)},
         "entry": {e.name: e for e in entries},
     }.items():
         if argument in metafunc.fixturenames:
@@ -523,8 +542,9 @@ def test_unseen_classes_may_be_fewer_in_training(subject: Subject, view: ScaledV
 # --------------------------------------------------------------------------------------------------- closed-form methods
 
 
-def test_scores_have_their_shape_and_recognise_training_rows(closed_form: Solver, view: ScaledView) -> None:
-    fitted = closed_form().fit(view)
+def test_scores_have_their_shape_and_recognise_training_rows(closed_form: Solved, view: ScaledView) -> None:
+    view = closed_form.world(view)
+    fitted = closed_form.solver().fit(view)
     scores = fitted(view.features)
     assert scores.shape == (60, 16)
     assert scores.dtype == torch.float32
@@ -532,32 +552,34 @@ def test_scores_have_their_shape_and_recognise_training_rows(closed_form: Solver
     among_seen = view.seen[scores[:, view.seen].argmax(dim=1)]
     # A bilinear map of 24 × 8 weights may miss some of 12 classes' rows; chance is 8 per cent.
     assert (among_seen == view.labels).float().mean() > 0.6
-    again = closed_form().fit(view)
+    again = closed_form.solver().fit(view)
     assert torch.equal(again.weight, fitted.weight)
     assert torch.equal(again.bias, fitted.bias)
 
 
-def test_scores_transfer_to_unseen_classes(closed_form: Solver, view: ScaledView, small_world: World) -> None:
+def test_scores_transfer_to_unseen_classes(closed_form: Solved, view: ScaledView, small_world: World) -> None:
     """Class means are linear in the embeddings here, so unseen rows must be recognised better than by chance (25 %)."""
-    everything = small_world(view.unit_interval, unseen_rows=True)
+    view, everything = map(closed_form.world, (view, small_world(view.unit_interval, unseen_rows=True)))
     embeddings = F.normalize(view.embeddings - view.embeddings[view.seen].mean(dim=0), dim=1)  # as the command line does
-    fitted = closed_form().fit(replace(view, embeddings=embeddings))
+    fitted = closed_form.solver().fit(replace(view, embeddings=embeddings))
     rows = torch.isin(everything.labels, view.unseen)
     scores = fitted(everything.features[rows])[:, view.unseen]
     assert (view.unseen[scores.argmax(dim=1)] == everything.labels[rows]).float().mean() >= 0.7
 
 
-def test_scores_of_a_class_do_not_depend_on_unseen_ones(closed_form: Solver, view: ScaledView) -> None:
+def test_scores_of_a_class_do_not_depend_on_unseen_ones(closed_form: Solved, view: ScaledView) -> None:
+    view = closed_form.world(view)
     embeddings = view.embeddings.clone()
     embeddings[view.unseen[0]] = -embeddings[view.unseen[0]]
-    one, other = (closed_form().fit(v) for v in (view, replace(view, embeddings=embeddings)))
+    one, other = (closed_form.solver().fit(v) for v in (view, replace(view, embeddings=embeddings)))
     kept = torch.tensor([k for k in range(16) if k != int(view.unseen[0])])
     assert torch.equal(one.weight[kept], other.weight[kept])
     assert torch.equal(one.bias[kept], other.bias[kept])
     assert not torch.allclose(one.weight[view.unseen[0]], other.weight[view.unseen[0]])
 
 
-def test_order_of_rows_and_classes_is_no_part_of_a_solution(closed_form: Solver, view: ScaledView) -> None:
+def test_order_of_rows_and_classes_is_no_part_of_a_solution(closed_form: Solved, view: ScaledView) -> None:
+    view = closed_form.world(view)
     backwards = replace(
         view,
         features=view.features.flip(0),
@@ -567,17 +589,18 @@ def test_order_of_rows_and_classes_is_no_part_of_a_solution(closed_form: Solver,
         seen=(15 - view.seen).flip(0),
         unseen=(15 - view.unseen).flip(0),
     )
-    scores, turned = (closed_form().fit(v)(view.features) for v in (view, backwards))
+    scores, turned = (closed_form.solver().fit(v)(view.features) for v in (view, backwards))
     torch.testing.assert_close(scores, turned.flip(1), rtol=1e-4, atol=1e-4 * float(scores.abs().max()))
 
 
-def test_what_blind_tries_is_valid(closed_form: Solver, view: ScaledView) -> None:
-    assert 1 <= len(closed_form.SCALINGS) <= 3
-    assert set(closed_form.GRID) == {f.name for f in fields(closed_form)}
-    for setting, values in closed_form.GRID.items():
+def test_what_blind_tries_is_valid(closed_form: Solved, view: ScaledView) -> None:
+    view = closed_form.world(view)
+    assert 1 <= len(closed_form.solver.SCALINGS) <= 3
+    assert set(closed_form.solver.GRID) == {f.name for f in fields(closed_form.solver)}
+    for setting, values in closed_form.solver.GRID.items():
         assert all(low < high for low, high in pairwise(values))
         for value in values:
-            assert closed_form(**{setting: value}).fit(view).weight.isfinite().all()
+            assert closed_form.solver(**{setting: value}).fit(view).weight.isfinite().all()
 
 
 # ----------------------------------------------------------------------------------------------------- name and settings

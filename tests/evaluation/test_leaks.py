@@ -57,7 +57,7 @@ def small_task(data: Dataset, tiny_task: MakeTask, method: str, protocol: str) -
 def test_poisoned_test_rows_change_nothing_that_is_learned(
     tiny_world: World, tiny_task: MakeTask, method: str, protocol: str
 ) -> None:
-    world = tiny_world(seen=8, unseen=3)
+    world = tiny_world(seen=8, unseen=3, a=16)  # as long as features, which prompting needs
     clean = run(small_task(world, tiny_task, method, protocol))
     learned = everything_learned(clean)
     for value in (np.nan, 1e30):

@@ -81,8 +81,10 @@ class Grid:
 
 
 def methods_named(names: tuple[str, ...]) -> tuple[str, ...]:
-    """These, or for `all` every method that comes with unseen: what it stands for depends on no other package."""
-    return tuple(METHODS) if names == (ALL,) else names
+    """These, or for `all` every method that comes with unseen and fits any data: what it stands for depends on no other package
+    and on no data set."""
+    fitting = (name for name, method in METHODS.items() if not (isinstance(method, ClosedForm) and method.refuse))
+    return tuple(fitting) if names == (ALL,) else names
 
 
 def read_grid(path: Path) -> Grid:

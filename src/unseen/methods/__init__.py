@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from unseen.data.dataset import Dataset
 from unseen.errors import SettingsError
 from unseen.methods import bsegn, cadavae, clswgan, dfca, gsmflow, sddn, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
+from unseen.methods.prompting import Prompting, refuse_two_spaces
 from unseen.methods.prototype import Prototype
 from unseen.recipe import Recipe
 from unseen.scaling import SCALINGS, ScaledView, Scaling
@@ -46,11 +48,21 @@ class Generative:
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """A method that is solved in one formula."""
+    """A method that is solved in one formula.
+
+    Args:
+        name: what the user types; title: what a table may say.
+        hyperparameters: the solver, a dataclass of them.
+        recipe: scaling and centring to begin with; `blind` tries all scalings of the solver.
+        refuse: raises DataError for a data set that the method does not fit; None where it fits all. A method that does not fit
+            all is not among `all` methods of a benchmark.
+    """
 
     name: str
     title: str
     hyperparameters: type[ClosedFormMethod]
+    recipe: Recipe = Recipe(centred=True)
+    refuse: Callable[[Dataset], None] | None = None
 
 
 def _schedule(hyperparameters: tfvaegan.Hyperparameters) -> Schedule:
@@ -67,6 +79,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
         ClosedForm("eszsl", "ESZSL", ESZSL),
         ClosedForm("class-gaussian", "class-Gaussian", ClassGaussian),
         ClosedForm("prototype", "nearest prototype", Prototype),
+        ClosedForm("prompting", "zero-shot prompting", Prompting, Recipe(scaling="l2"), refuse_two_spaces),
         Generative(
             "clswgan",
             "f-CLSWGAN",

@@ -277,7 +277,7 @@ def test_a_second_interrupt_does_not_wait_for_the_step(view: ScaledView) -> None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("name", ["tfvaegan", "fvaegan", "dfca", "gsmflow"])
+@pytest.mark.parametrize("name", ["clswgan", "cadavae", "tfvaegan", "fvaegan", "dfca", "gsmflow"])
 def test_a_real_method_resumed_twice_equals_an_uninterrupted_one_bit_for_bit(
     name: str, view: ScaledView, tmp_path: Path
 ) -> None:

@@ -56,6 +56,12 @@ FLOW: dict[str, Any] = {
     "likelihood": "likelihood",
     "leaves_unit_interval": "a flow's samples are not clipped",
 }
+SDGZSL: dict[str, Any] = {
+    "reconstruction": "reconstruction",
+    "bernoulli": False,
+    "leaves_unit_interval": "SDGZSL's generator ends in a leaky ReLU",
+    "by_heart": {"encoder_dropout": 0.0, "generator_dropout": 0.0},
+}
 OTHERWISE: dict[str, dict[str, Any]] = {
     "prompting": {"one_space": True},
     "clswgan": {
@@ -77,12 +83,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
         "never_changes": {**VAE_GAN["never_changes"], "network.centre": "the mean embedding of the classes of training"},
         "by_heart": {"cycle_lr": 1e-2, "fem_lr": 1e-2},
     },
-    "sddn": {
-        "reconstruction": "reconstruction",
-        "bernoulli": False,
-        "leaves_unit_interval": "SDGZSL's generator ends in a leaky ReLU",
-        "by_heart": {"encoder_dropout": 0.0, "generator_dropout": 0.0},
-    },
+    "sdgzsl": SDGZSL,
+    "sddn": SDGZSL,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from unseen.data.dataset import Dataset
 from unseen.errors import SettingsError
-from unseen.methods import bsegn, cadavae, clswgan, dfca, gsmflow, sddn, tfvaegan
+from unseen.methods import bsegn, cadavae, clswgan, dfca, gsmflow, sddn, sdgzsl, tfvaegan
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -61,7 +61,7 @@ class ClosedForm:
     name: str
     title: str
     hyperparameters: type[ClosedFormMethod]
-    recipe: Recipe = Recipe(centred=True)
+    recipe: Recipe = field(default_factory=lambda: Recipe(centred=True))
     refuse: Callable[[Dataset], None] | None = None
 
 
@@ -146,6 +146,18 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             scalings=("minmax", "whitened"),
             ablations=dfca.ABLATIONS,
             search=dfca.SEARCH,
+        ),
+        Generative(
+            "sdgzsl",
+            "SDGZSL",
+            sddn.Hyperparameters,
+            sddn.SDDN,
+            _one_loop,
+            sdgzsl.default,
+            sdgzsl.PRESETS,
+            scalings=sddn.SCALINGS,
+            ablations=sdgzsl.ABLATIONS,
+            search=sdgzsl.SEARCH,
         ),
         Generative(
             "bsegn",

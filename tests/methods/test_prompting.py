@@ -107,7 +107,14 @@ def test_two_models_are_refused(features: str, embeddings: str, joint: Dataset) 
     with pytest.raises(DataError) as caught:
         build_task(other, None, "prompting", "blind", 0, {}, None)
     assert f"says that its own are of '{features}' and '{embeddings}'; if one model made both, let" in str(caught.value)
+
+
+def test_a_refusal_stays_one_sentence_whatever_the_provenance_says(joint: Dataset) -> None:
+    long = replace(joint, provenance=Provenance(feature_extractor="a\nb " * 99, embedding_source="other " * 99))
+    with pytest.raises(DataError, match=r"^prompting needs .* of 'a b a b .*' and 'other .*'; if one model") as caught:
+        refuse_two_spaces(long)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("embeddings", ["CLIP ViT-B/32", "clip vit-b/32, 80 prompts averaged"])

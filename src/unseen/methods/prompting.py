@@ -8,6 +8,7 @@ seen rows; the protocols give it γ like every other method.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import ClassVar
 
 import torch
@@ -65,8 +66,9 @@ def refuse_two_spaces(data: Dataset) -> None:
     """
     features, embeddings = data.provenance.feature_extractor.strip(), data.provenance.embedding_source.strip()
     if features.casefold() in ("", "unknown") or not embeddings.casefold().startswith(features.casefold()):
+        said = [shorten(text, 50) for text in (features, embeddings)]
         raise DataError(
             f"prompting needs features and class embeddings of one text-image model, and data set '{data.name}' says that "
-            f"its own are of '{features}' and '{embeddings}'; if one model made both, let the provenance's embedding_source "
+            f"its own are of '{said[0]}' and '{said[1]}'; if one model made both, let the provenance's embedding_source "
             "begin with its feature_extractor"
         )

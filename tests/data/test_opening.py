@@ -30,6 +30,6 @@ def test_what_is_no_data_set_is_a_sentence(typed: str, tmp_path: Path, monkeypat
 
 def test_the_sentence_lists_what_can_be_opened(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"neither a built-in data set \(emoji\) nor a folder with dataset.json or with res101.mat"
+        DataError, match=r"neither a built-in data set \(emoji\) nor a folder with dataset.json, with res101.mat"
     ):
         open_dataset(str(tmp_path))

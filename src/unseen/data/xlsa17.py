@@ -59,7 +59,7 @@ def read_xlsa17(folder: Path, splits: str | None = None, limits: Limits | None =
     """
     folder = Path(folder)
     feature_file, split_file = _files(folder, splits)
-    told = _told(folder / PROVENANCE_FILE)
+    told = told_of(folder / PROVENANCE_FILE)
     table = read_mat(split_file, ("att", *INDEX_ARRAYS), ("allclasses_names",), limits)
     pictures = read_mat(feature_file, ("features", "labels"), (), limits)
     return _assemble(feature_file, pictures, split_file, table, told)
@@ -96,7 +96,7 @@ def _files(folder: Path, splits: str | None) -> tuple[Path, Path]:
     return folder / FEATURE_FILE, folder / splits
 
 
-def _told(path: Path) -> dict[str, str]:
+def told_of(path: Path) -> dict[str, str]:
     """What somebody who knows wrote down about the feature file, if anybody did."""
     if not path.exists():
         return {}
@@ -120,8 +120,44 @@ def _assemble(
     told: dict[str, str],
 ) -> Dataset:
     """Turn what the two files hold into a data set, or say which of them is wrong and how."""
-    labels = _whole_numbers(pictures["labels"], "labels", feature_file)
-    features = _features(pictures["features"], len(labels), feature_file)
+    features, labels = rows_of(pictures, feature_file)
+    classes = class_table(table, labels, feature_file, split_file)
+    labels = labels - 1
+    split = split_of(table, labels, feature_file, split_file)
+    split = replace(split, name=f"{split_file.stem}-{split.fingerprint[:8]}")
+    dataset = Dataset(
+        name=feature_file.parent.resolve().name or "xlsa17",
+        features=features,
+        labels=labels,
+        classes=classes,
+        splits={split.name: split},
+        provenance=Provenance(
+            source=f"{feature_file.name} and {split_file.name} in the xlsa17 layout, split {split.fingerprint[:16]}",
+            feature_extractor=f"{told.get('feature_extractor', 'unknown')}; "
+            f"{feature_file.name}, {features.shape[1]} values a picture",
+            embedding_source=f"att of {split_file.name}, {classes.embeddings.shape[1]} values a class, as stored",
+            licence=told.get("licence", "unknown"),
+        ),
+    )
+    try:
+        return validate(dataset)
+    except DataError as error:
+        named = len(np.unique(np.concatenate([split.train, split.test_seen, split.test_unseen])))
+        mixed = (
+            f" ({split_file.name} names {named} of the {len(labels)} pictures in {feature_file.name}: check that the two files "
+            "belong together)"
+        )
+        raise DataError(f"{feature_file.parent}: {error}{mixed if named < len(labels) else ''}") from error
+
+
+def rows_of(pictures: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[np.float32], Ids]:
+    """Features (N, d) and labels (N,), still counted from 1, of the feature file at `path`."""
+    labels = whole_numbers(pictures["labels"], "labels", path)
+    return _features(pictures["features"], len(labels), path), labels
+
+
+def class_table(table: dict[str, NDArray[Any]], labels: Ids, feature_file: Path, split_file: Path) -> ClassTable:
+    """The classes of a split file, which the labels of a feature file count from 1."""
     embeddings = _embeddings(table["att"], split_file)
     names = _names(table.get("allclasses_names"), embeddings, int(labels.max()), split_file)
     if labels.min() < 1:
@@ -134,38 +170,18 @@ def _assemble(
             f"labels in {feature_file} go up to {labels.max()}, but 'att' in {split_file} has {len(names)} columns "
             "(one a class); check that the two files belong together"
         )
-    labels -= 1
-    train, test_seen, test_unseen = _rows(table, len(labels), split_file)
-    split = Split.from_rows("", labels, train=train, test_seen=test_seen, test_unseen=test_unseen)
-    split = replace(split, name=f"{split_file.stem}-{split.fingerprint[:8]}")
-    dataset = Dataset(
-        name=feature_file.parent.resolve().name or "xlsa17",
-        features=features,
-        labels=labels,
-        classes=ClassTable(names=names, embeddings=embeddings),
-        splits={split.name: split},
-        provenance=Provenance(
-            source=f"{feature_file.name} and {split_file.name} in the xlsa17 layout, split {split.fingerprint[:16]}",
-            feature_extractor=f"{told.get('feature_extractor', 'unknown')}; "
-            f"{feature_file.name}, {features.shape[1]} values a picture",
-            embedding_source=f"att of {split_file.name}, {embeddings.shape[1]} values a class, as stored",
-            licence=told.get("licence", "unknown"),
-        ),
-    )
-    try:
-        return validate(dataset)
-    except DataError as error:
-        named = len(np.unique(np.concatenate([train, test_seen, test_unseen])))
-        mixed = (
-            f" ({split_file.name} names {named} of the {len(labels)} pictures in {feature_file.name}: check that the two files "
-            "belong together)"
-        )
-        raise DataError(f"{feature_file.parent}: {error}{mixed if named < len(labels) else ''}") from error
+    return ClassTable(names=names, embeddings=embeddings)
+
+
+def split_of(table: dict[str, NDArray[Any]], labels: Ids, feature_file: Path, split_file: Path) -> Split:
+    """The split of a split file, still without a name. `labels` count from 0."""
+    train, test_seen, test_unseen = _rows(table, len(labels), feature_file, split_file)
+    return Split.from_rows("", labels, train=train, test_seen=test_seen, test_unseen=test_unseen)
 
 
 def _features(stored: NDArray[Any], pictures: int, path: Path) -> NDArray[np.float32]:
     """One column a picture as stored, one row a picture as returned."""
-    numbers = _numbers(stored, "features", path)
+    numbers = numbers_of(stored, "features", path)
     if numbers.shape[1] != pictures:
         shape = f"{numbers.shape[0]} x {numbers.shape[1]}"
         if numbers.shape[0] == pictures:
@@ -180,7 +196,7 @@ def _features(stored: NDArray[Any], pictures: int, path: Path) -> NDArray[np.flo
 
 def _embeddings(stored: NDArray[Any], path: Path) -> Floats:
     """One column a class as stored, one row a class as returned; whole numbers (binary attributes) become float64."""
-    numbers = _numbers(stored, "att", path).T
+    numbers = numbers_of(stored, "att", path).T
     return np.ascontiguousarray(numbers, dtype=numbers.dtype if numbers.dtype.kind == "f" else np.float64)
 
 
@@ -204,9 +220,9 @@ def _names(stored: NDArray[Any] | None, embeddings: NDArray[Any], highest_label:
     return tuple(str(name) for name in stored)
 
 
-def _rows(table: dict[str, NDArray[Any]], pictures: int, path: Path) -> tuple[Ids, Ids, Ids]:
+def _rows(table: dict[str, NDArray[Any]], pictures: int, feature_file: Path, path: Path) -> tuple[Ids, Ids, Ids]:
     """The three index arrays, counted from 0."""
-    stored = [_whole_numbers(table[key], key, path) for key in INDEX_ARRAYS]
+    stored = [whole_numbers(table[key], key, path) for key in INDEX_ARRAYS]
     lowest = min(int(rows.min()) for rows in stored)
     highest = max(int(rows.max()) for rows in stored)
     if lowest < 1:
@@ -216,7 +232,7 @@ def _rows(table: dict[str, NDArray[Any]], pictures: int, path: Path) -> tuple[Id
         )
     if highest > pictures:
         raise DataError(
-            f"the index arrays of {path} name picture {highest}, but {FEATURE_FILE} holds {pictures}; "
+            f"the index arrays of {path} name picture {highest}, but {feature_file.name} holds {pictures}; "
             "check that the two files belong together"
         )
     narrow = [key for key in INDEX_ARRAYS if table[key].dtype.itemsize == 2 and pictures > np.iinfo(table[key].dtype).max]
@@ -229,9 +245,9 @@ def _rows(table: dict[str, NDArray[Any]], pictures: int, path: Path) -> tuple[Id
     return train, test_seen, test_unseen
 
 
-def _whole_numbers(stored: NDArray[Any], key: str, path: Path) -> Ids:
+def whole_numbers(stored: NDArray[Any], key: str, path: Path) -> Ids:
     """A column (or row) of whole numbers as int64. They are often uint16, so they are widened before any arithmetic."""
-    numbers = _numbers(stored, key, path)
+    numbers = numbers_of(stored, key, path)
     if 1 not in numbers.shape:
         shape = " x ".join(str(length) for length in numbers.shape)
         raise DataError(f"'{key}' in {path} is {shape}, but a single column is expected; check that it is the right file")
@@ -240,7 +256,7 @@ def _whole_numbers(stored: NDArray[Any], key: str, path: Path) -> Ids:
     return numbers.reshape(-1).astype(np.int64)
 
 
-def _numbers(stored: NDArray[Any], key: str, path: Path) -> NDArray[Any]:
+def numbers_of(stored: NDArray[Any], key: str, path: Path) -> NDArray[Any]:
     """A non-empty table of real numbers, else a DataError."""
     if stored.dtype.kind not in "uif" or stored.ndim != 2 or stored.size == 0:
         shape = " x ".join(str(length) for length in stored.shape)

@@ -99,5 +99,7 @@ def _refuse_idle(method: Generative | ClosedForm, protocol: str, settings: Mappi
         idle = settings.keys() & vars(Recipe()).keys() - used - method.hyperparameters.GRID.keys()
     if idle:
         raise SettingsError(f"method '{method.name}' has no use for {', '.join(sorted(idle))}; leave it out")
+    if settings.get("classifier") == "ood":  # no candidate of the folds: who asks for it gets it, with a threshold from there
+        chosen -= {"classifier"}
     if protocol == "blind" and (twice := settings.keys() & chosen):
         raise SettingsError(f"blind chooses {', '.join(sorted(twice))} itself; leave it out, or give it with --protocol fixed")

@@ -1,4 +1,4 @@
-"""The ordinary classifier at the end, linear, on real seen and synthetic unseen features.
+"""The ordinary classifier at the end, on real seen and synthetic unseen features: linear, or gated (`unseen.gate`).
 
 Rows are assembled once into one matrix on the device; training picks batches from it by index and never permutes or copies
 it. Gradients of the published linear softmax are two matrix products, so no graph is built.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from unseen.gate import DETECTOR_EPOCHS, GatedScores, Scores, fit_detector, mean_entropy
 from unseen.linear import LinearScores, discriminant
-from unseen.methods.base import ClassStreams, GenerativeMethod, SamplesRepresented, Streams
+from unseen.methods.base import ClassStreams, GenerativeMethod, SamplesRepresented, Streams, stream_seed
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
 
@@ -53,6 +54,11 @@ class ClassifierRows:
     labels: Tensor
     weights: Tensor
     synthetic: int
+
+    def only_real(self) -> ClassifierRows:
+        """The real rows alone."""
+        end = len(self.labels) - self.synthetic
+        return ClassifierRows(self.features[:end], self.labels[:end], self.weights[:end], 0)
 
     def only_synthetic(self) -> ClassifierRows:
         """The synthetic rows alone: what the classifier over unseen classes (T1) is fitted on."""
@@ -130,11 +136,21 @@ def classifier_rows(
     return ClassifierRows(features, labels, weights, len(ids))
 
 
-def fit_final_classifier(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> LinearScores:
+def fit_final_classifier(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> Scores:
     """Fit the classifier that the recipe names."""
+    for fitted in classifiers_by_epoch(rows, class_ids, recipe, seed):
+        last = fitted
+    return last
+
+
+def classifiers_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> Iterator[Scores]:
+    """The classifier that the recipe names after each of its epochs, as `paper` scores it; the gaussian one has none."""
     if recipe.classifier == "gaussian":
-        return fit_gaussian(rows, class_ids, recipe)
-    return fit_linear_softmax(rows, class_ids, recipe, seed)
+        yield fit_gaussian(rows, class_ids, recipe)
+    elif recipe.classifier == "ood":
+        yield from fit_gated_by_epoch(rows, class_ids, recipe, seed)
+    else:
+        yield from fit_by_epoch(rows, class_ids, recipe, seed)
 
 
 def fit_linear_softmax(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> LinearScores:
@@ -187,6 +203,33 @@ def _batches(rows: ClassifierRows, recipe: Recipe) -> tuple[int, int]:
     counted, synthetic = (max(1, round(float(part.double().sum()))) for part in (rows.weights, rows.weights[start:]))
     wanted = recipe.classifier_batch or max(1, synthetic // max(1, len(torch.unique(rows.labels[start:]))))
     return min(len(rows.labels), wanted), math.ceil(counted / min(counted, wanted))
+
+
+def fit_gated_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> Iterator[GatedScores]:
+    """The gated classifier with its detector as it is after each epoch; its experts are softmaxes, fitted to their end.
+
+    The seen expert is fitted on the real rows, the unseen expert on the synthetic ones: it is T1's classifier. The detector
+    sees both kinds and no class of the latter.
+    """
+    real, synthetic = rows.only_real(), rows.only_synthetic()
+    seen, unseen = torch.unique(real.labels), torch.unique(synthetic.labels)
+    batch, _ = _batches(rows, recipe)
+    experts = (
+        fit_linear_softmax(real, seen, replace(recipe, classifier_batch=batch), seed),
+        fit_linear_softmax(synthetic, unseen, recipe, seed),
+    )
+    detectors = fit_detector(
+        real.features,
+        torch.searchsorted(seen, real.labels),
+        synthetic.features,
+        classes=len(seen),
+        epochs=DETECTOR_EPOCHS * recipe.classifier_epochs,
+        lr=recipe.classifier_lr,
+        seed=stream_seed(seed, "detector"),
+    )
+    columns = torch.searchsorted(class_ids, seen), torch.searchsorted(class_ids, unseen)
+    for detector in detectors:
+        yield GatedScores(detector, mean_entropy(detector, real.features), experts, columns, len(class_ids))
 
 
 def fit_gaussian(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe) -> LinearScores:

@@ -29,6 +29,10 @@ class LinearScores:
         """The scores of these classes, in this order."""
         return LinearScores(self.weight[class_ids], self.bias[class_ids])
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Name → tensor, for a saved model."""
+        return {"weight": self.weight, "bias": self.bias}
+
 
 def discriminant(means: Tensor, covariance: Tensor, shrinkage: float) -> LinearScores:
     """Scores x Σ⁻¹ μ_c − ½ μ_cᵀ Σ⁻¹ μ_c of Gaussian classes with equal priors.

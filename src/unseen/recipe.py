@@ -30,11 +30,12 @@ class Recipe:
             fewer.
         drawn: at most so many of these rows are synthesised; each then counts for several, so that the classifier's loss stays
             that of all of them in expectation, and its steps as many. 0 synthesises all.
-        classifier: `softmax` as published, or `gaussian`: a linear discriminant on the same rows.
+        classifier: `softmax` as published; `gaussian`, a linear discriminant on the same rows; or `ood`, as published for
+            actions: a detector sends each row to a softmax over the seen or to one over the unseen classes (`unseen.gate`).
         balanced: every class counts the same in the softmax's loss, however many rows it has.
         shrinkage: of the gaussian classifier's covariance.
-        classifier_lr, classifier_epochs, classifier_batch: Adam on the final linear softmax; batch 0 takes the number of
-            synthetic rows per class, as published.
+        classifier_lr, classifier_epochs, classifier_batch: Adam on the final linear softmax, or on both experts and, for
+            twice as many epochs, the detector; batch 0 takes the number of synthetic rows per class, as published.
         classifier_decay: weight of ½‖W‖² in the classifier's mean loss.
         gamma: subtracted from the scores of seen classes, in units of the spread of the margin (max seen − max unseen)
             on the classifier's training rows.
@@ -50,7 +51,7 @@ class Recipe:
     synthetic: int = 0
     synthetic_ratio: float = 1.0
     drawn: int = 0
-    classifier: Literal["softmax", "gaussian"] = "softmax"
+    classifier: Literal["softmax", "gaussian", "ood"] = "softmax"
     balanced: bool = False
     shrinkage: float = 0.1
     classifier_lr: float = 1e-3
@@ -60,7 +61,7 @@ class Recipe:
     gamma: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, choices in (("scaling", SCALINGS), ("classifier", ("softmax", "gaussian"))):
+        for name, choices in (("scaling", SCALINGS), ("classifier", ("softmax", "gaussian", "ood"))):
             if getattr(self, name) not in choices:
                 raise SettingsError(f"there is no {name}={getattr(self, name)!r}; there are {', '.join(choices)}")
         for name in ("steps", "epochs", "synthetic", "drawn", "classifier_batch", "classifier_decay"):

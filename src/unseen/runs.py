@@ -29,9 +29,10 @@ from unseen.evaluation.oracle import oracle
 from unseen.evaluation.predictor import Predictor
 from unseen.evaluation.protocol import COST_FILE, PAPER_FILE, Outcome, Task, Watch, measure, run
 from unseen.evaluation.selection import Selection
+from unseen.gate import scores_of
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, find_method
-from unseen.methods.base import GenerativeMethod
+from unseen.methods.base import GenerativeMethod, under
 from unseen.presets import identity
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
@@ -265,10 +266,9 @@ def weights_of(outcome: Outcome) -> dict[str, NDArray[Any]]:
     """
     predictor = outcome.predictor
     tensors = {
-        "generalized.weight": predictor.generalized.weight,
-        "generalized.bias": predictor.generalized.bias,
-        "conventional.weight": predictor.conventional.weight,
-        "conventional.bias": predictor.conventional.bias,
+        f"{name}.{part}": tensor
+        for name, scores in (("generalized", predictor.generalized), ("conventional", predictor.conventional))
+        for part, tensor in scores.tensors().items()
     }
     if outcome.trained is not None:
         tensors |= {n: t for n, t in outcome.trained.state().items() if n.startswith("network.")}
@@ -388,7 +388,7 @@ def _restore(task: Task, arrays: Mapping[str, NDArray[Any]]) -> tuple[Predictor,
     predictor = Predictor(
         scaler=scaler,
         represent=trained.represent if trained is not None else lambda x: x,
-        generalized=LinearScores(tensors["generalized.weight"], tensors["generalized.bias"]),
+        generalized=scores_of(under("generalized.", tensors)),
         conventional=LinearScores(tensors["conventional.weight"], tensors["conventional.bias"]),
         seen=view.seen.cpu().numpy(),
         unseen=view.unseen.cpu().numpy(),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unseen.data.dataset import Ids
 from unseen.errors import DataError
-from unseen.linear import LinearScores
+from unseen.gate import Scores, scores_of
 from unseen.methods.base import GenerativeMethod
 from unseen.storage import read_arrays, write_arrays
 
@@ -36,11 +36,11 @@ class BestOnTest:
     H: float = -1.0
     step: int = 0
     T1: float = -1.0
-    generalized: LinearScores | None = None
+    generalized: Scores | None = None
     conventional: Ids | None = None
     networks: dict[str, Tensor] = field(default_factory=dict)
 
-    def see_generalized(self, h: float, scores: LinearScores, step: int, method: GenerativeMethod) -> None:
+    def see_generalized(self, h: float, scores: Scores, step: int, method: GenerativeMethod) -> None:
         """Count one scoring over all classes; the first of equals stays."""
         self.evaluations += 1
         if h > self.H:
@@ -57,7 +57,7 @@ class BestOnTest:
         """Write everything, sealed and whole or not at all."""
         assert self.generalized is not None
         assert self.conventional is not None
-        tensors = {"weight": self.generalized.weight, "bias": self.generalized.bias, **self.networks}
+        tensors = {**self.generalized.tensors(), **self.networks}
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
         figures = {name: getattr(self, name) for name in ("scored_to", "evaluations", "H", "step", "T1")}
         write_arrays(path, {**arrays, "conventional": self.conventional}, {"best": json.dumps(figures)}, sealed=True)
@@ -89,8 +89,8 @@ class BestOnTest:
             best = BestOnTest(**json.loads(metadata["best"]))
             best.conventional = np.array(arrays["conventional"])
             tensors = {name: torch.tensor(array, device=device) for name, array in arrays.items() if name != "conventional"}
-            best.generalized = LinearScores(tensors.pop("weight"), tensors.pop("bias"))
-        except (KeyError, ValueError, TypeError) as error:
+            best.networks = {name: tensors.pop(name) for name in list(tensors) if name.startswith("network.")}
+            best.generalized = scores_of(tensors)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DataError(f"{path} does not hold the best of a paper run; train into another folder") from error
-        best.networks = tensors
         return best

@@ -13,6 +13,7 @@ from torch import Tensor
 from unseen.data.dataset import Ids, TestRows
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve
 from unseen.final_classifier import ROWS_AT_ONCE, ClassifierRows, fit_by_epoch, fit_final_classifier
+from unseen.gate import Scores
 from unseen.linear import LinearScores
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaler
@@ -22,7 +23,7 @@ Represent = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Predictor:
-    """Scaler, representation and two linear classifiers.
+    """Scaler, representation and two classifiers.
 
     Args:
         scaler: fitted on the training rows.
@@ -36,7 +37,7 @@ class Predictor:
 
     scaler: Scaler
     represent: Represent
-    generalized: LinearScores
+    generalized: Scores
     conventional: LinearScores
     seen: Ids
     unseen: Ids
@@ -146,7 +147,7 @@ def generative_predictor(
 
 
 def conventional_by_epoch(
-    rows: ClassifierRows, view: ScaledView, generalized: LinearScores, recipe: Recipe, seed: int
+    rows: ClassifierRows, view: ScaledView, generalized: Scores, recipe: Recipe, seed: int
 ) -> Iterable[LinearScores]:
     """T1's classifier over the unseen classes after each of its epochs, as `generative_predictor` says.
 
@@ -158,7 +159,7 @@ def conventional_by_epoch(
     return fit_by_epoch(rows.only_synthetic(), view.unseen, recipe, seed)
 
 
-def spread_of_margin(scores: LinearScores, x: Tensor, view: ScaledView) -> float:
+def spread_of_margin(scores: Scores, x: Tensor, view: ScaledView) -> float:
     """Standard deviation of (max seen − max unseen) over rows x: the unit in which γ is stated."""
     margins = []
     for part in torch.split(x, ROWS_AT_ONCE):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -36,8 +36,7 @@ from unseen.evaluation.metrics import (
 )
 from unseen.evaluation.predictor import Predictor, closed_form_predictor, conventional_by_epoch, generative_predictor
 from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
-from unseen.final_classifier import ClassifierRows, classifier_rows, fit_by_epoch, fit_final_classifier, represent
-from unseen.linear import LinearScores
+from unseen.final_classifier import classifier_rows, classifiers_by_epoch, represent
 from unseen.methods import ClosedForm, Generative
 from unseen.methods.base import GenerativeMethod, stream_seed
 from unseen.methods.installed import supplied_by
@@ -285,12 +284,6 @@ def _run_paper(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Ou
     kept, checkpoint = (watch.folder / name if watch.folder else None for name in (PAPER_FILE, "checkpoint.safetensors"))
     best = BestOnTest.resume(kept, checkpoint, snapshots, task.device) if kept and checkpoint else BestOnTest()
 
-    def generalized_by_epoch(rows: ClassifierRows, seed: int) -> Iterable[LinearScores]:
-        """The softmax after each of its epochs; the gaussian classifier has none."""
-        if recipe.classifier == "gaussian":
-            return [fit_final_classifier(rows, both, recipe, seed)]
-        return fit_by_epoch(rows, both, recipe, seed)
-
     def score_epoch(step: int) -> None:
         if step <= best.scored_to:
             return
@@ -298,7 +291,7 @@ def _run_paper(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Ou
         rows = classifier_rows(method, scaled, count, stream_seed(task.seed, f"synthesis {step}"), recipe.drawn)
         u_seen, u_unseen = represent(method, x_seen), represent(method, x_unseen)
         classifier_seed = stream_seed(task.seed, f"classifier {step}")
-        for scores in generalized_by_epoch(rows, classifier_seed):
+        for scores in classifiers_by_epoch(rows, both, recipe, classifier_seed):
             on_seen = Decisions.from_scores(scores(u_seen).cpu().numpy(), seen, unseen)
             on_unseen = Decisions.from_scores(scores(u_unseen).cpu().numpy(), seen, unseen)
             s = per_class_accuracy(test.seen_labels, on_seen.predict())

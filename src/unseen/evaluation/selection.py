@@ -38,6 +38,8 @@ CLASSIFIERS: tuple[dict[str, Any], ...] = (
     *({"classifier": "gaussian", "shrinkage": shrinkage} for shrinkage in (0.1, 0.3, 0.6, 0.9)),
 )
 """Final classifiers and their regularisation."""
+GATE: tuple[dict[str, Any], ...] = ({"classifier": "ood"},)
+"""The only one where the recipe asks for it: γ, its threshold, is chosen all the same."""
 CHOSEN = ("scaling", "synthetic", "synthetic_ratio", "classifier", "classifier_decay", "shrinkage", "gamma")
 """Recipe settings that are chosen here whatever they were, beside how many of the recipe's steps are taken."""
 
@@ -166,7 +168,8 @@ def select_recipe(
     on_phase("choosing settings: final classifiers on the stored generators")
     first = [c for scaling in scalings for step in steps for c in judge({"scaling": scaling, "steps": step})]
     generator = max(first, key=lambda candidate: candidate.objective).settings
-    second = [c for ratio in SYNTHETIC_RATIOS for c in judge({**generator, "synthetic_ratio": ratio}, CLASSIFIERS)]
+    classifiers = GATE if recipe.classifier == "ood" else CLASSIFIERS
+    second = [c for ratio in SYNTHETIC_RATIOS for c in judge({**generator, "synthetic_ratio": ratio}, classifiers)]
     candidates = [*first, *second]
     best = max(candidates, key=lambda candidate: candidate.objective)
     return _record(best, candidates, folds, failed), replace(recipe, **best.settings, gamma=best.gamma, synthetic=0)

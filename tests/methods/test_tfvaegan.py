@@ -592,7 +592,14 @@ PUBLISHED = {
     "cub": (300, 300, 1e-4, 1e-5, 1e-4, 1e-3, 10, 10, 0.01, 1, 1, True, False),
     "flo": (500, 1200, 1e-4, 1e-5, 1e-4, 1e-3, 10, 10, 0.01, 0.5, 0.5, False, False),
     "sun": (400, 400, 1e-3, 1e-4, 1e-4, 5e-4, 1, 1, 0.01, 0.1, 0.01, True, False),
+    "awa2-finetuned": (800, 1800, 1e-4, 1e-5, 1e-5, 1e-3, 1, 1, 1, 0.1, 0.1, True, True),
+    "cub-finetuned": (300, 300, 1e-4, 1e-4, 1e-4, 1e-3, 10, 10, 0.1, 1, 1, True, False),
+    "flo-finetuned": (500, 1200, 1e-4, 1e-5, 1e-4, 1e-3, 10, 10, 0.01, 0.5, 0.5, False, False),
+    "sun-finetuned": (400, 400, 1e-4, 1e-5, 1e-5, 5e-4, 1, 1, 1, 0.1, 0.01, False, False),
+    "ucf101_i3d": (200, 600, 1e-4, 1e-5, 1e-4, 1e-3, 10, 10, 0.1, 1, 1, True, False),
+    "hmdb_i3d": (200, 1200, 1e-4, 1e-4, 1e-4, 1e-3, 10, 10, 0.1, 1, 1, True, False),
 }
+GATED = ("ucf101_i3d", "hmdb_i3d")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -614,7 +621,8 @@ def test_presets_are_the_published_ones(name: str) -> None:
     )
     assert common == (4096, 64, 5, 2, 10, True, 0, True)
     assert (s.embedding_noise, s.sample_noise) == (0, False)
-    assert (recipe.scaling, recipe.centred, recipe.steps, recipe.classifier) == ("minmax", False, 0, "softmax")
+    classifier = "ood" if name in GATED else "softmax"
+    assert (recipe.scaling, recipe.centred, recipe.steps, recipe.classifier) == ("minmax", False, 0, classifier)
     assert (recipe.classifier_epochs, recipe.classifier_batch, recipe.classifier_decay) == (25, 0, 0)
     assert (recipe.balanced, recipe.gamma) == (False, 0)
 

@@ -117,17 +117,31 @@ class Hyperparameters:
 
 
 _AWA2 = Hyperparameters(lr=1e-5, feedback_lr=1e-4, beta=0.1, a1=0.01, a2=0.01, freeze_decoder=True)
+_FLO = Hyperparameters(a1=0.5, a2=0.5, encoded_noise=False)
+_SUN = Hyperparameters(lr=1e-3, feedback_lr=1e-4, gamma_D=1.0, gamma_G=1.0, a1=0.1, a2=0.01)
+_ACTIONS = Hyperparameters(beta=0.1)
 
 PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
     # Published settings for inductive learning on ResNet-101 features, from the released run scripts.
     "awa1": (_AWA2, Recipe(epochs=120, synthetic=1800)),  # no script of its own: AWA2's
     "awa2": (_AWA2, Recipe(epochs=120, synthetic=1800)),
     "cub": (Hyperparameters(), Recipe(epochs=300, synthetic=300)),
-    "flo": (Hyperparameters(a1=0.5, a2=0.5, encoded_noise=False), Recipe(epochs=500, synthetic=1200)),
-    "sun": (
-        Hyperparameters(lr=1e-3, feedback_lr=1e-4, gamma_D=1.0, gamma_G=1.0, a1=0.1, a2=0.01),
+    "flo": (_FLO, Recipe(epochs=500, synthetic=1200)),
+    "sun": (_SUN, Recipe(epochs=400, synthetic=400, classifier_lr=5e-4)),
+    # The same for features of a network that was fine-tuned on the seen classes, from the scripts of the first release.
+    "awa2-finetuned": (
+        replace(_AWA2, lr=1e-4, feedback_lr=1e-5, decoder_lr=1e-5, gamma_D=1.0, gamma_G=1.0, beta=1.0, a1=0.1, a2=0.1),
+        Recipe(epochs=800, synthetic=1800),
+    ),
+    "cub-finetuned": (Hyperparameters(feedback_lr=1e-4, beta=0.1), Recipe(epochs=300, synthetic=300)),
+    "flo-finetuned": (_FLO, Recipe(epochs=500, synthetic=1200)),
+    "sun-finetuned": (
+        replace(_SUN, lr=1e-4, feedback_lr=1e-5, decoder_lr=1e-5, beta=1.0, encoded_noise=False),
         Recipe(epochs=400, synthetic=400, classifier_lr=5e-4),
     ),
+    # Actions: I3D features, thirty splits to be averaged, a final classifier behind a gate. Named as their folders are.
+    "ucf101_i3d": (_ACTIONS, Recipe(epochs=200, synthetic=600, classifier="ood")),
+    "hmdb_i3d": (replace(_ACTIONS, feedback_lr=1e-4), Recipe(epochs=200, synthetic=1200, classifier="ood")),
 }
 
 

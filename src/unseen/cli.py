@@ -345,7 +345,7 @@ def methods(as_json: AsJson = False) -> None:
         {
             "name": m.name,
             "title": m.title,
-            "kind": "generative" if isinstance(m, Generative) else "closed form",
+            "kind": ("transductive" if m.transductive else "generative") if isinstance(m, Generative) else "closed form",
             "presets": list(m.presets) if isinstance(m, Generative) else [],
             "supplied_by": supplied_by(m.name) or {"unseen": unseen.__version__},
         }

@@ -27,7 +27,7 @@ from unseen.evaluation.by_class import per_class
 from unseen.evaluation.cost import Meter
 from unseen.evaluation.oracle import oracle
 from unseen.evaluation.predictor import Predictor
-from unseen.evaluation.protocol import COST_FILE, PAPER_FILE, Outcome, Task, Watch, measure, run
+from unseen.evaluation.protocol import COST_FILE, PAPER_FILE, Outcome, Task, Watch, handed, is_transductive, measure, run
 from unseen.evaluation.selection import Selection
 from unseen.gate import scores_of
 from unseen.linear import LinearScores
@@ -80,6 +80,7 @@ def describe(task: Task, source: str, command: str) -> dict[str, Any]:
         "device": str(task.device),
         "threads": task.threads,
         **hashes(task.dataset, task.split),
+        **({"transductive": True} if is_transductive(task.method) else {}),  # absent elsewhere: names of jobs hash all of this
     }
 
 
@@ -379,7 +380,7 @@ def task_from(entry: Mapping[str, Any], dataset: Dataset) -> Task:
 
 def _restore(task: Task, arrays: Mapping[str, NDArray[Any]]) -> tuple[Predictor, GenerativeMethod | None, ScaledView]:
     scaler = Scaler.from_arrays(task.recipe.scaling, arrays)
-    view = scaler.view(task.dataset.training_view(task.split), task.device)
+    view = scaler.view(handed(task, task.dataset.training_view(task.split)), task.device)
     tensors = {name: torch.tensor(array, device=task.device) for name, array in arrays.items()}
     trained = None
     if not isinstance(task.method, ClosedForm):

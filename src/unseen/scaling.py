@@ -8,7 +8,7 @@ leave [0, 1], so generators then end linearly and reconstruct under a Gaussian i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unseen.data.dataset import Ids, TrainingView
+from unseen.data.dataset import Ids, TrainingView, TransductiveView
 from unseen.errors import SettingsError
 
 Scaling = Literal["minmax", "l2", "whitened"]
@@ -116,6 +116,7 @@ class ScaledView:
         names: C class names.
         seen, unseen: class ids.
         unit_interval: features lie in [0, 1], so a sigmoid output with binary cross-entropy fits them.
+        unlabelled: (m, d) scaled unseen test rows; of a `TransductiveView` alone.
     """
 
     features: Tensor
@@ -125,6 +126,7 @@ class ScaledView:
     seen: Tensor
     unseen: Tensor
     unit_interval: bool
+    unlabelled: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -151,8 +153,10 @@ class Scaler:
             EmbeddingScaler.fit(view.classes.embeddings, view.seen, centred),
         )
 
-    def view(self, view: TrainingView, device: torch.device) -> ScaledView:
+    def view(self, view: TrainingView | TransductiveView, device: torch.device) -> ScaledView:
         """Scale a view and put it on the device."""
+        if isinstance(view, TransductiveView):
+            return replace(self.view(view.inductive, device), unlabelled=self.rows(view.unlabelled, device))
         return ScaledView(
             features=self.rows(view.features, device),
             labels=torch.from_numpy(view.labels).to(device),

@@ -76,6 +76,16 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     },
     "fvaegan": VAE_GAN,
     "tfvaegan": VAE_GAN,
+    "tfvaegan-transductive": {
+        **VAE_GAN,
+        "never_changes": {
+            "network.inductive.critic.score.bias": "it cancels between real and fake",
+            "network.critic.score.bias": "it cancels between real and fake",
+            "network.critic.semantic.weight": "the second critic has no condition",
+            "prior": "uniform",
+        },
+        "by_heart": {"gamma_G2": 1.0},  # its unlabelled rows here are of other classes than it takes them for
+    },
     "gsmflow": {**FLOW, "never_changes": {"network.positioning.anchors": "embeddings of three classes"}},
     "dfca": {**FLOW, "never_changes": {"network.mapping.anchors": "embeddings of three classes"}},
     "bsegn": {
@@ -119,6 +129,8 @@ class Subject:
 
     def build(self, view: ScaledView, seed: int = 0, **changes: Any) -> GenerativeMethod:
         """The method, untrained."""
+        if self.entry.transductive and view.unlabelled is None:
+            view = replace(view, unlabelled=view.features.flip(0)[:20].clone())
         return self.entry.build(view, self.settings(view, **changes), seed)
 
 

@@ -65,6 +65,22 @@ def test_an_ablation_is_measured_on_its_own_tasks(
     assert not any("less" in part for part in parts if "Average rank" in part)
 
 
+def test_a_transductive_method_is_said_to_be_one_and_not_ranked(
+    row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
+) -> None:
+    rows = [
+        row(task="a", split_hash="1", H=0.4, method="eszsl"),
+        row(task="b", split_hash="1", H=0.5, method="tfvaegan", transductive=False),
+        row(task="c", split_hash="1", H=0.9, method="tfvaegan-transductive", transductive=True),
+    ]
+    parts = printed(bench(rows, {"main": ["owl"]}))
+    said = "tfvaegan-transductive is transductive: it trained on unseen test rows, without labels, and is not ranked"
+    assert any(said in part for part in parts)
+    (ranks,) = [part for part in parts if part.startswith("Average rank")]
+    assert {name: place[0] for name, place in figures_of(ranks).items()} == {"tfvaegan": "1.00", "eszsl": "2.00"}
+    assert "tfvaegan-transductive" in parts[0]  # its figures are there, under a name that says it
+
+
 def test_unequal_steps_in_an_ablation_are_said(
     row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
 ) -> None:

@@ -342,7 +342,7 @@ def test_no_gradient_passes_the_feedback_to_the_decoder_or_the_first_pass(small_
     view = small_world(dtype=torch.float64)
     method = TFVAEGAN(view, Hyperparameters(**SMALL), seed=1).double()
     z, c = torch.randn(5, 8, dtype=torch.float64), view.embeddings[:5]
-    x_hat = method._generate(z, c, 0.7)
+    x_hat = method.generate(z, c, 0.7)
     first = method.generator.first.weight
     through_all = torch.autograd.grad(x_hat.square().sum(), [first, *method.decoder.parameters()], allow_unused=True)
     assert all(gradient is None for gradient in through_all[1:])
@@ -533,8 +533,8 @@ def test_embedding_noise_has_the_stated_length_and_spares_the_targets_of_the_dec
     view = small_world()
     quiet, noisy = (TFVAEGAN(view, Hyperparameters(embedding_noise=n, **SMALL), seed=1) for n in (0.0, 0.5))
     c = view.embeddings[view.labels]
-    assert quiet._perturb(c) is c
-    added = torch.cat([noisy._perturb(c) - c for _ in range(30)])
+    assert quiet.perturb(c) is c
+    added = torch.cat([noisy.perturb(c) - c for _ in range(30)])
     assert float(added.square().sum(dim=1).mean().sqrt()) == pytest.approx(0.5, rel=0.03)
     frozen = [run(view, Hyperparameters(embedding_noise=n, freeze_decoder=True, **SMALL)) for n in (0.0, 0.5)]
     assert_same(*(dict(method.decoder.state_dict()) for method in frozen))

@@ -1,6 +1,6 @@
 """Data sets: what they hold, how they are read, written and checked."""
 
-from unseen.data.dataset import ClassTable, Dataset, Pictures, Provenance, Split, TestRows, TrainingView
+from unseen.data.dataset import ClassTable, Dataset, Pictures, Provenance, Split, TestRows, TrainingView, TransductiveView
 from unseen.data.opening import BUILT_IN, open_dataset
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Split",
     "TestRows",
     "TrainingView",
+    "TransductiveView",
     "open_dataset",
 ]

@@ -1,11 +1,13 @@
 """A data set: features, labels, a class table, named splits, and where everything came from.
 
 Training never sees a `Dataset`. It is handed a `TrainingView`, which holds the seen training rows and the class table and
-nothing else; the test rows of a split leave through `test_rows`, which only the evaluation calls.
+nothing else; the test rows of a split leave through `test_rows`, which only the evaluation calls. A method that is transductive
+by name is handed a `TransductiveView`: beside that, the features of the unseen test rows, and nothing else of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -159,6 +161,25 @@ class TrainingView:
 
 
 @dataclass(frozen=True)
+class TransductiveView:
+    """A training view, and beside it features of unseen test rows, of which nothing else is known.
+
+    Args:
+        inductive: what training without them is handed.
+        unlabelled: (m, d) float32, in an order that says nothing of classes or of places in a file.
+    """
+
+    inductive: TrainingView
+    unlabelled: NDArray[np.float32]
+
+    @staticmethod
+    def of(inductive: TrainingView, features: NDArray[np.float32]) -> TransductiveView:
+        """The view with these (m, d) features, in the order of their hashes: files often keep a class's rows together."""
+        keys = [hashlib.sha256(row.tobytes()).digest() for row in features]
+        return TransductiveView(inductive, features[sorted(range(len(keys)), key=keys.__getitem__)])
+
+
+@dataclass(frozen=True)
 class TestRows:
     """Rows to score, once, after training: seen and unseen, with local class ids and their rows in the data set."""
 
@@ -247,6 +268,14 @@ class Dataset:
             unseen=np.searchsorted(taken, np.sort(chosen.unseen)),
             by_group=chosen.by_group,
         )
+
+    def transductive_view(self, split: str | None = None) -> TransductiveView:
+        """`training_view`, and the features of the unseen test rows: for methods that are transductive by name alone.
+
+        Their labels are not read. Which classes are unseen is known of a split anyway.
+        """
+        rows = self.split(split).test_unseen
+        return TransductiveView.of(self.training_view(split), np.asarray(self.features[rows], np.float32))
 
     def test_rows(self, split: str | None = None) -> TestRows:
         """The rows to score; called by the evaluation alone.

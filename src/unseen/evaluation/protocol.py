@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 
 import unseen
-from unseen.data.dataset import Dataset, Ids, TestRows, TrainingView
+from unseen.data.dataset import Dataset, Ids, TestRows, TrainingView, TransductiveView
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.alone import module_alone
 from unseen.evaluation.best_on_test import BestOnTest
@@ -152,6 +152,16 @@ def run(task: Task, watch: Watch | None = None) -> Outcome:
     return _run_generative(task, view, meter, watch)
 
 
+def handed(task: Task, view: TrainingView) -> TrainingView | TransductiveView:
+    """What training is handed: this view; a method that is transductive by name also gets the unlabelled rows."""
+    return task.dataset.transductive_view(task.split) if is_transductive(task.method) else view
+
+
+def is_transductive(method: Generative | ClosedForm) -> bool:
+    """Whether training sees unlabelled test rows."""
+    return isinstance(method, Generative) and method.transductive
+
+
 def check_protocol(method: Generative | ClosedForm, protocol: str) -> Protocol:
     """The protocol of this name; raises SettingsError where there is none, or it does not fit the method."""
     found = next((p for p in PROTOCOLS if p == protocol), None)
@@ -238,7 +248,7 @@ def _run_generative(task: Task, view: TrainingView, meter: Meter, watch: Watch) 
     watch.on_phase(TRAINING)
     with meter.phase("training"):
         scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
-        scaled = scaler.view(view, task.device)
+        scaled = scaler.view(handed(task, view), task.device)
         method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
         recipe = replace(recipe, steps=training_steps(recipe, task.method.schedule(task.hyperparameters), scaled))
         train(
@@ -270,7 +280,7 @@ def _run_paper(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Ou
     assert isinstance(task.method, Generative)
     recipe = task.recipe
     scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
-    scaled = scaler.view(view, task.device)
+    scaled = scaler.view(handed(task, view), task.device)
     method = task.method.build(scaled, task.hyperparameters, stream_seed(task.seed, "method"))
     schedule = task.method.schedule(task.hyperparameters)
     steps = training_steps(recipe, schedule, scaled)
@@ -411,7 +421,7 @@ def measure(
         "module_alone": alone,
         "diagnostic_evaluations": int(alone is not None),
         "uses_unseen_embeddings": bool(trained is not None and trained.uses_unseen_embeddings),
-        "transductive": False,
+        "transductive": is_transductive(task.method),
         "split_hash": split.fingerprint,
         "features_hash": dataset.features_fingerprint,
         "embeddings_hash": dataset.embeddings_fingerprint,

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from unseen.data.dataset import TrainingView
+from unseen.data.dataset import TrainingView, TransductiveView
 from unseen.errors import Diverged
 from unseen.evaluation.folds import Fold, cut_folds
 from unseen.evaluation.metrics import SeenUnseenCurve, choose_gamma
@@ -204,7 +204,9 @@ class _StoredGenerators:
         self._fold = fold
         self._seed = stream_seed(seed, f"fold {number}")
         self._scaler = Scaler.fit(fold.view, scaling, centred)
-        self._view: ScaledView = self._scaler.view(fold.view, device)
+        # Transductive: the rows of the classes that play the unseen ones, never those of the truly unseen ones.
+        view = TransductiveView.of(fold.view, fold.held_out.unseen_features) if method.transductive else fold.view
+        self._view: ScaledView = self._scaler.view(view, device)
         self._method, self._hyperparameters = method, hyperparameters
         self._steps = steps
         self._path = folder / f"{scaling}-fold{number}"

@@ -12,7 +12,7 @@ from typing import Any
 from unseen.asking import build_task
 from unseen.data.opening import BUILT_IN
 from unseen.errors import DataError, SettingsError
-from unseen.evaluation.protocol import PROTOCOLS, Task, versions
+from unseen.evaluation.protocol import PROTOCOLS, Task, is_transductive, versions
 from unseen.experiments.jobs import Job, opened
 from unseen.methods import METHODS, ClosedForm, Generative, find_method
 from unseen.runs import describe
@@ -81,10 +81,13 @@ class Grid:
 
 
 def methods_named(names: tuple[str, ...]) -> tuple[str, ...]:
-    """These, or for `all` every method that comes with unseen and fits any data: what it stands for depends on no other package
-    and on no data set."""
-    fitting = (name for name, method in METHODS.items() if not (isinstance(method, ClosedForm) and method.refuse))
-    return tuple(fitting) if names == (ALL,) else names
+    """These, or for `all` every inductive method that comes with unseen and fits any data: what it stands for depends on no other
+    package and on no data set. A transductive method trains on test rows, so it is run only where it is asked for by name."""
+    return tuple(name for name, method in METHODS.items() if _fits_any(method)) if names == (ALL,) else names
+
+
+def _fits_any(method: Generative | ClosedForm) -> bool:
+    return not is_transductive(method) and not (isinstance(method, ClosedForm) and method.refuse)
 
 
 def read_grid(path: Path) -> Grid:

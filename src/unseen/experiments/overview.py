@@ -35,6 +35,7 @@ def overview(folder: Path) -> Iterator[Table | str]:
     rows, oracles = read_rows(folder), read_oracles(folder)
     if rows:
         whole = [row for row in rows if not row["variant"]]
+        inductive = [row for row in whole if not row.get("transductive")]
         together = summaries([*whole, *oracles])
         yield from tables.of_summaries(together)
         yield from tables.notes(together)
@@ -43,8 +44,8 @@ def overview(folder: Path) -> Iterator[Table | str]:
         methods = {method_of(row) for row in whole}
         if YARDSTICK in methods and len(methods) > 1:
             yield from tables.of_pairs([pair for pair in paired_table(whole, YARDSTICK) if pair.pairs])
-        if len(methods) > 1:
-            yield from tables.of_ranks([ranks for ranks in average_ranks(whole) if len(ranks.average) > 1])
+        if len({method_of(row) for row in inductive}) > 1:
+            yield from tables.of_ranks([ranks for ranks in average_ranks(inductive) if len(ranks.average) > 1])
         for method in sorted({row["method"] for row in rows if row["variant"]}):
             yield from _ablation([row for row in rows if row["method"] == method], method)
         yield from tables.of_diagnoses(diagnoses(rows))
@@ -59,6 +60,8 @@ def overview(folder: Path) -> Iterator[Table | str]:
 
 def _unlike(rows: list[Row]) -> Iterator[str]:
     """What makes rows of one table unlike each other."""
+    if seen_test_rows := sorted({row["method"] for row in rows if row.get("transductive")}):
+        yield f"{', '.join(seen_test_rows)} is transductive: it trained on unseen test rows, without labels, and is not ranked"
     free = {row["method"] for row in rows if row["selection"] and "selection" not in row["seconds_by_phase"]}
     if free := {m for m in free if any(r["method"] == m and r["protocol"] == "blind" for r in rows)}:
         yield f"seconds of {', '.join(sorted(free))} do not all count the choice of settings, which came with a preset"

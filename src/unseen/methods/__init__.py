@@ -8,7 +8,7 @@ from typing import Any
 
 from unseen.data.dataset import Dataset
 from unseen.errors import SettingsError
-from unseen.methods import bsegn, cadavae, clswgan, dfca, gsmflow, sddn, sdgzsl, tfvaegan
+from unseen.methods import bsegn, cadavae, clswgan, dfca, gsmflow, sddn, sdgzsl, tfvaegan, tfvaegan_transductive
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
@@ -32,6 +32,7 @@ class Generative:
         scalings: at most three; `blind` tries all of them.
         ablations: rows of an ablation table below the whole method: name → hyper-parameters that it changes.
         search: hyper-parameter → what `unseen tune` tries.
+        transductive: training is handed the features of the unseen test rows too, and every result says so.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Generative:
     scalings: tuple[Scaling, ...] = SCALINGS
     ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     search: Mapping[str, Range] = field(default_factory=dict)
+    transductive: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,18 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             tfvaegan.PRESETS,
             ablations=tfvaegan.ABLATIONS,
             search=tfvaegan.SEARCH,
+        ),
+        Generative(
+            "tfvaegan-transductive",
+            "TF-VAEGAN (transductive: trains on the unseen test rows, without labels)",
+            tfvaegan_transductive.Hyperparameters,
+            tfvaegan_transductive.TransductiveTFVAEGAN,
+            _schedule,
+            tfvaegan_transductive.default,
+            tfvaegan_transductive.PRESETS,
+            ablations=tfvaegan_transductive.ABLATIONS,
+            search=tfvaegan_transductive.SEARCH,
+            transductive=True,
         ),
         Generative(
             "gsmflow",

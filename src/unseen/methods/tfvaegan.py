@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -262,6 +262,18 @@ class Feedback(nn.Module):
 # ------------------------------------------------------------------------------------------------------------- method
 
 
+class Companion(Protocol):
+    """What a larger method adds to an iteration of this one: critic updates before λ, and terms in the generator's loss."""
+
+    def update_critics(self, with_feedback: bool) -> list[Tensor]:
+        """Update further critics; returns the unweighted penalties, which λ follows too."""
+        ...
+
+    def generator_terms(self, with_feedback: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is added to the loss of encoder, generator, feedback and decoder, and what to log of it."""
+        ...
+
+
 class TFVAEGAN(nn.Module):
     """The method: built from a view, trained by `step`, asked by `sample` and `represent`."""
 
@@ -301,10 +313,13 @@ class TFVAEGAN(nn.Module):
 
     # -- training
 
-    def step(self, draw: Draw, clock: Clock) -> dict[str, Tensor]:
+    def step(self, draw: Draw, clock: Clock, companion: Companion | None = None) -> dict[str, Tensor]:
         """`critic_iterations` critic and decoder updates, each on a fresh batch; λ; then the generator's, on the last batch.
 
         Loop 0 of an epoch trains without feedback, loop 1 with it.
+
+        Args:
+            companion: what a larger method, of which this one is a part, adds to the iteration.
         """
         with_feedback = (clock.step // clock.steps_per_epoch) % self.settings.feedback_loops == 1
         penalties = []
@@ -312,19 +327,21 @@ class TFVAEGAN(nn.Module):
         for _ in range(self.settings.critic_iterations):
             x, y = draw()
             c = self.embeddings[y]
-            condition = self._perturb(c)
+            condition = self.perturb(c)
             if self.decoder is not None:
                 log["decoder"] = self._update_decoder(self.decoder, x, c)
             if self.critic is not None:
                 fake = self._fake_for_critic(x, condition, with_feedback)
                 penalty, log["wasserstein"] = self._update_critic(self.critic, x, fake, condition)
                 penalties.append(penalty)
+        if companion is not None:
+            penalties += companion.update_critics(with_feedback)
         if penalties:
             log["penalty"] = torch.stack(penalties).mean()
             if self.settings.adaptive_penalty:
                 self._adapt_penalty(log["penalty"])
             log["lambda"] = self.penalty_weight.clone()
-        return log | self._update_generator(x, c, condition, with_feedback)
+        return log | self._update_generator(x, c, condition, with_feedback, companion)
 
     def _update_decoder(self, decoder: Decoder, x: Tensor, c: Tensor) -> Tensor:
         """Minimise βR(Dec(x), c) on real features."""
@@ -339,7 +356,7 @@ class TFVAEGAN(nn.Module):
         if self.settings.encoded_noise:
             mean, log_variance = self.encoder(x, c)
             noise = mean + torch.exp(log_variance / 2) * noise
-        return self._observed(self._generate(noise, c, self.settings.a1 if with_feedback else 0.0), "critic output")
+        return self.observed(self.generate(noise, c, self.settings.a1 if with_feedback else 0.0), "critic output")
 
     def _update_critic(self, critic: Critic, x: Tensor, fake: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Minimise γ_D · (mean D(x̂) − mean D(x) + λP)."""
@@ -352,7 +369,9 @@ class TFVAEGAN(nn.Module):
         weight = self.penalty_weight
         weight.copy_(torch.where(penalty > 1.05, weight * 1.1, torch.where(penalty < 1.001, weight / 1.1, weight)))
 
-    def _update_generator(self, x: Tensor, c: Tensor, condition: Tensor, with_feedback: bool) -> dict[str, Tensor]:
+    def _update_generator(
+        self, x: Tensor, c: Tensor, condition: Tensor, with_feedback: bool, companion: Companion | None
+    ) -> dict[str, Tensor]:
         """Minimise L_vae − γ_G · mean D(x̂, c) + βR(Dec(x̂), c) over E, G and, in the feedback loop, F; D is frozen.
 
         Dec steps on the last term too, unless frozen. The feedback latent is detached, so that term alone reaches Dec and
@@ -362,14 +381,14 @@ class TFVAEGAN(nn.Module):
         a1 = s.a1 if with_feedback else 0.0
         mean, log_variance = self.encoder(x, condition)
         z = mean + torch.exp(log_variance / 2) * self.streams.normal("encoder noise", *mean.shape, dtype=x.dtype)
-        x_hat = self._generate(z, condition, a1)
+        x_hat = self.generate(z, condition, a1)
         vae = vae_loss(x_hat, x, mean, log_variance, None if self.generator.unit_interval else s.sigma)
         if not s.encoded_noise:
             prior = self.streams.normal("generator noise", *mean.shape, dtype=x.dtype)
             fed_back = x_hat.detach() if s.feedback_from == "reconstruction" else None
-            x_hat = self._generate(prior, condition, a1, fed_back)
+            x_hat = self.generate(prior, condition, a1, fed_back)
         loss, log = vae, {"vae": vae.detach()}
-        fake = self._observed(x_hat, "generator output")
+        fake = self.observed(x_hat, "generator output")
         if self.critic is not None:
             adversarial = -self.critic(fake, condition).mean()
             loss = loss + s.gamma_G * adversarial
@@ -378,6 +397,9 @@ class TFVAEGAN(nn.Module):
             semantic = semantic_reconstruction(self.decoder(fake), c)
             loss = loss + s.beta * semantic
             log["semantic"] = semantic.detach()
+        if companion is not None:
+            more, of_more = companion.generator_terms(with_feedback)
+            loss, log = loss + more, log | of_more
         names = ["encoder", "generator"]
         if a1 != 0:
             names.append("feedback")
@@ -388,21 +410,21 @@ class TFVAEGAN(nn.Module):
 
     # -- generation
 
-    def _perturb(self, c: Tensor) -> Tensor:
+    def perturb(self, c: Tensor, stream: str = "embedding noise") -> Tensor:
         """c plus noise of expected length `embedding_noise`."""
         if self.settings.embedding_noise == 0:
             return c
-        noise = self.streams.normal("embedding noise", *c.shape, dtype=c.dtype)
+        noise = self.streams.normal(stream, *c.shape, dtype=c.dtype)
         length: float = self.settings.embedding_noise / c.shape[1] ** 0.5
         return c + length * noise
 
-    def _observed(self, x_hat: Tensor, stream: str) -> Tensor:
+    def observed(self, x_hat: Tensor, stream: str) -> Tensor:
         """A sample of p(x | z) where `sample_noise` asks for it, else x̂ itself."""
         if not self.settings.sample_noise or self.generator.unit_interval:
             return x_hat
         return x_hat + self.settings.sigma * self.streams.normal(stream, *x_hat.shape, dtype=x_hat.dtype)
 
-    def _generate(self, z: Tensor, c: Tensor, weight: float, fed_back: Tensor | None = None) -> Tensor:
+    def generate(self, z: Tensor, c: Tensor, weight: float, fed_back: Tensor | None = None) -> Tensor:
         """G(z, c), or with feedback of this weight G(z, c; a·F(Dec.hidden(x₀))).
 
         x₀ is G(z, c) unless `fed_back` is given. The paper stops the gradient at the hidden features, so the first pass
@@ -419,7 +441,7 @@ class TFVAEGAN(nn.Module):
         """(n,) class ids → (n, d): z from the prior, one feedback pass of weight a2."""
         c = self.embeddings[class_ids]
         z = streams.normal(class_ids, self.latent).to(c.dtype)
-        x_hat = self._generate(z, c, self.settings.a2)
+        x_hat = self.generate(z, c, self.settings.a2)
         if self.settings.sample_noise and not self.generator.unit_interval:
             x_hat = x_hat + self.settings.sigma * streams.normal(class_ids, x_hat.shape[1]).to(c.dtype)
         return x_hat

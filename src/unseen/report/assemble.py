@@ -72,8 +72,9 @@ def page_of(
 
 def _sentence(row: dict[str, Any]) -> str:
     figures = ", ".join(f"{key} {100 * row[key]:.1f}" for key in ("T1", "U", "S", "H", "AUSUC"))
+    seen = "; transductive: training saw the unseen test rows, without labels" if row.get("transductive") else ""
     chosen = {"paper": ", chosen on the test rows as published", "blind": ", chosen without test rows"}.get(row["protocol"], "")
-    return f"{row['method']} on {row['dataset']}, split {row['split']} (percent): {figures}{chosen}."
+    return f"{row['method']} on {row['dataset']}, split {row['split']} (percent): {figures}{chosen}{seen}."
 
 
 def _confusion(outcome: Outcome, names: tuple[str, ...]) -> Confusion:

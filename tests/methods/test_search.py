@@ -40,6 +40,8 @@ def test_published_and_default_values_are_among_what_is_searched(entry: Generati
 def test_no_setting_that_is_searched_is_idle(entry: Generative, small_world: Callable[..., Any]) -> None:
     """Each one changes what is learned or synthesised; one that did not would only blur the search."""
     view = small_world(unit_interval=False)
+    if entry.transductive:
+        view = replace(view, unlabelled=small_world(unit_interval=False, unseen_rows=True).features[len(view.labels) :])
     usual = entry.default(12, 24, 8)[0]
     # Narrow, and without a time in which some settings have no effect yet.
     narrow = {"hidden": 8, "batch_size": 16, "warm_up": 0, "cross_from": 0, "alignment_from": 0}

@@ -545,7 +545,7 @@ def test_progress_tells_step_speed_time_left_and_losses_on_a_terminal_and_in_a_f
         ),
         (("--protocol", "honest"), "there is no protocol 'honest'; there are blind, fixed, paper"),
         (("--split", "third"), "data set 'toy' has no split 'third'; it has first, second"),
-        (("--preset", "mnist"), "'mnist' is neither a preset of 'tfvaegan' (awa1, awa2, cub, flo, sun) nor a file"),
+        (("--preset", "mnist"), "'mnist' is neither a preset of 'tfvaegan' (awa1, awa2, cub, flo, sun, "),
         (("--set", "depth=3"), "there is no setting 'depth'; there are a1, a2, "),
         (("--set", "hidden"), "--set 'hidden' is not of the form NAME=VALUE; write for example --set lr=0.001"),
         (("--set", "=3"), "--set '=3' is not of the form NAME=VALUE"),

@@ -84,7 +84,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
             "network.critic.semantic.weight": "the second critic has no condition",
             "prior": "uniform",
         },
-        "by_heart": {"gamma_G2": 1.0},  # its unlabelled rows here are of other classes than it takes them for
+        "by_heart": {"gamma_G2": 0.1},  # its unlabelled rows here are of other classes than it takes them for
     },
     "gsmflow": {**FLOW, "never_changes": {"network.positioning.anchors": "embeddings of three classes"}},
     "dfca": {**FLOW, "never_changes": {"network.mapping.anchors": "embeddings of three classes"}},

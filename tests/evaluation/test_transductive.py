@@ -186,7 +186,8 @@ def test_row_description_and_page_say_that_it_is_transductive(
 
 
 def test_it_is_run_only_where_it_is_asked_for_by_name(toy_folder: Path) -> None:
-    assert set(METHODS) - set(methods_named(("all",))) == {NAME}
+    assert NAME in METHODS
+    assert NAME not in methods_named(("all",))
     assert methods_named((NAME,)) == (NAME,)
     jobs = expand(Grid((NAME, "tfvaegan"), (str(toy_folder),), protocols=("fixed",)), "")
     assert [job.description.get("transductive", False) for job in jobs] == [True, False]

@@ -81,8 +81,8 @@ class Grid:
 
 
 def methods_named(names: tuple[str, ...]) -> tuple[str, ...]:
-    """These, or for `all` every inductive method that comes with unseen and fits any data: what it stands for depends on no other
-    package and on no data set. A transductive method trains on test rows, so it is run only where it is asked for by name."""
+    """These, or for `all` every inductive method that comes with unseen and fits any data: what it stands for depends on no
+    other package and on no data set. A transductive method trains on test rows, so it is run only when asked for by name."""
     return tuple(name for name, method in METHODS.items() if _fits_any(method)) if names == (ALL,) else names
 
 

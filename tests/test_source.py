@@ -104,6 +104,23 @@ def test_every_public_name_is_used() -> None:
     assert dead == []
 
 
+def imported(path: Path) -> Iterator[str]:
+    """Modules that a program imports, at the top or inside."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_parts_of_networks_import_no_method() -> None:
+    """Methods import parts, so a part that imported back could only be loaded after them."""
+    parts = sorted((SOURCE / "nn").glob("*.py"))
+    assert len(parts) > 5
+    for path in parts:
+        assert not [name for name in imported(path) if name.startswith("unseen.methods")], path
+
+
 def test_every_public_thing_has_a_docstring() -> None:
     for path in SOURCE.rglob("*.py"):
         tree = ast.parse(path.read_text())

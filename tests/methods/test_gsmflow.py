@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from plain_flow import PlainFlow, joined, parted
+from plain_flow import class_means as plain_class_means
 from torch import Tensor
 
 import unseen.methods.gsmflow as module
@@ -89,11 +91,11 @@ def weights(method: GSMFlow) -> dict[str, Tensor]:
 
 
 class PlainTrainer:
-    """Step and preparation as the specification's 1 and 2 state them: one first layer for [u, g], a condition for each row, all
-    pairs of rows and classes, two backward passes, Adam unfused."""
+    """Step and preparation as the specification's 1 and 2 state them: the plain flow, all pairs of rows and classes, two
+    backward passes, Adam unfused."""
 
     def __init__(self, start: dict[str, Tensor], s: Hyperparameters, view: ScaledView) -> None:
-        self.w = {name: value.clone().requires_grad_() for name, value in start.items()}
+        self.w, self.start = joined(start), start
         self.s, self.view = s, replace(view, embeddings=s.embedding_scale * view.embeddings)
         view = self.view
         flow = [value for name, value in self.w.items() if not name.startswith("relation")]
@@ -101,45 +103,14 @@ class PlainTrainer:
         self.adam = torch.optim.Adam(flow, lr=s.lr, weight_decay=s.weight_decay, foreach=False)
         if relation:
             self.relation_adam = torch.optim.Adam(relation, lr=s.relation_lr, weight_decay=s.relation_decay, foreach=False)
-        seen = view.embeddings[view.seen]
-        totals = torch.tensor([sum(float(a @ b / a.norm() / b.norm()) for b in seen) for a in seen])
-        order = totals.argsort()
-        self.anchors = seen[[int(order[0]), int(order[-1]), int(order[len(order) // 2])]]
-        self.means = torch.stack([view.features[view.labels == k].mean(dim=0) for k in view.seen])
+        self.flow = PlainFlow(self.w, view, s.blocks, "positioning")
+        self.means = plain_class_means(view)
+
+    def weights(self) -> dict[str, Tensor]:
+        return parted(self.w, self.start)
 
     def condition(self, c: Tensor) -> Tensor:
-        if not self.s.positioning:
-            return c
-        parts = [
-            ((c - self.anchors[m]) @ self.w["positioning.weight"][m] + self.w["positioning.bias"][m]).clamp(min=0)
-            for m in range(3)
-        ]
-        return parts[0] + parts[1] + parts[2]
-
-    def subnetwork(self, name: str, u: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        first = torch.cat([self.w[f"{name}.feature.weight"], self.w[f"{name}.condition.weight"]], dim=1)
-        h = torch.cat([u, g], dim=1) @ first.T + self.w[f"{name}.condition.bias"]
-        out = torch.where(h > 0, h, 0.2 * h) @ self.w[f"{name}.out.weight"].T + self.w[f"{name}.out.bias"]
-        half = out.shape[1] // 2
-        return 0.636 * torch.atan(out[:, :half]), out[:, half:]
-
-    def forward(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        total, cut = torch.zeros(len(x), dtype=x.dtype), x.shape[1] // 2
-        for k in range(self.s.blocks):
-            s, t = self.subnetwork(f"flow.blocks.{k}.first", x[:, cut:], g)
-            v1, total = x[:, :cut] * s.exp() + t, total + s.sum(dim=1)
-            s, t = self.subnetwork(f"flow.blocks.{k}.second", v1, g)
-            x, total = torch.cat([v1, x[:, cut:] * s.exp() + t], dim=1), total + s.sum(dim=1)
-        return x, total
-
-    def inverse(self, z: Tensor, g: Tensor) -> Tensor:
-        cut = z.shape[1] // 2
-        for k in reversed(range(self.s.blocks)):
-            s, t = self.subnetwork(f"flow.blocks.{k}.second", z[:, :cut], g)
-            u2 = (z[:, cut:] - t) / s.exp()
-            s, t = self.subnetwork(f"flow.blocks.{k}.first", u2, g)
-            z = torch.cat([(z[:, :cut] - t) / s.exp(), u2], dim=1)
-        return z
+        return self.flow.condition(c) if self.s.positioning else c
 
     def step(self, x: Tensor, y: Tensor, draws: dict[str, list[Tensor]], lr: float) -> None:
         s, embeddings = self.s, self.view.embeddings.clone()
@@ -153,23 +124,22 @@ class PlainTrainer:
             x = x + s.pi * noise
         for value in self.w.values():
             value.grad = None
-        z, log_determinant = self.forward(x, self.condition(embeddings[y]))
+        z, log_determinant = self.flow.forward(x, self.condition(embeddings[y]))
         ((0.5 * (z**2).sum() - log_determinant.sum()) / x.numel()).backward()  # type: ignore[no-untyped-call]
         if s.lambda_p:
-            modes = self.inverse(torch.zeros_like(self.means), self.condition(embeddings[self.view.seen]).detach())
+            modes = self.flow.inverse(torch.zeros_like(self.means), self.condition(embeddings[self.view.seen]).detach())
             (s.lambda_p * ((modes - self.means) ** 2).sum() / modes.numel()).backward()
         self.adam.param_groups[0]["lr"] = lr
         self.adam.step()
 
     def relation_terms(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared error, and mean entropy of the softmax over the classes of the batch."""
-        present = sorted(set(y.tolist()))
-        pairs = torch.stack([torch.cat([row, self.view.embeddings[k]]) for row in x for k in present])
-        first = torch.cat([self.w["relation.visual.weight"], self.w["relation.semantic.weight"]], dim=1)
-        h = (pairs @ first.T + self.w["relation.semantic.bias"]).clamp(min=0)
+        present = y.unique()
+        rows, classes = x[:, None].expand(-1, len(present), -1), self.view.embeddings[present].expand(len(x), -1, -1)
+        pairs = torch.cat([rows, classes], dim=2)
+        h = (pairs @ self.w["relation.visual.weight"].T + self.w["relation.semantic.bias"]).clamp(min=0)
         scores = torch.sigmoid(h @ self.w["relation.score.weight"][0] + self.w["relation.score.bias"])
-        scores = scores.reshape(len(x), len(present))
-        targets = torch.tensor([[float(k == label) for k in present] for label in y.tolist()], dtype=x.dtype)
+        targets = (y[:, None] == present).to(x.dtype)
         shares = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
         return ((scores - targets) ** 2).mean(), -(shares * shares.log()).sum(dim=1).mean()
 
@@ -213,8 +183,9 @@ def test_iterations_equal_the_plain_transcription(case: str, small_world: World)
         [batch] = draw.drawn
         plain.step(*batch, method.streams.drawn, lr)
         assert not any(method.streams.drawn.values()), "the transcription uses every draw"
-        for name, value in method.named_parameters():
-            torch.testing.assert_close(value, plain.w[name], rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        theirs = plain.weights()
+        for name, value in weights(method).items():
+            torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
             assert (value - before[name]).abs().max() > 1e-4, "the comparison would see a missing update"
 
 
@@ -232,8 +203,9 @@ def test_preparation_equals_the_plain_transcription(small_world: World) -> None:
         draw.drawn.clear()
         method.prepare(draw, Clock(step, EPOCH))
         plain.train_relation(*(part[:10] for part in draw.drawn[0]))
-        for name, value in method.named_parameters():
-            torch.testing.assert_close(value, plain.w[name], rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        theirs = plain.weights()
+        for name, value in weights(method).items():
+            torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
     trained, drawn = weights(method), len(draw.drawn)
     for step in range(method.relation_steps, method.preparation):
         method.prepare(draw, Clock(step, EPOCH))
@@ -336,6 +308,24 @@ def test_mined_rows_are_less_sure_and_keep_their_class(small_world: World) -> No
     assert float(log["mined entropy"]) == pytest.approx(float(entropy(after)), rel=1e-5)
 
 
+def test_mining_without_entropy_descends_the_relation_loss_alone(small_world: World) -> None:
+    """λ_H = 0: the same bits, and nothing of the entropy is computed."""
+    view = small_world()
+    s = settings(lambda_H=0.0)
+    method, draw = GSMFlow(view, s, 0), Batches(view)
+    logs = [method.prepare(draw, Clock(step, EPOCH)) for step in range(method.preparation)]
+    assert not any("mined entropy" in log for log in logs)
+    relation = method.relation
+    assert relation is not None
+    for part in method.mined_rows.split(s.rows_to_relate):
+        x, (classes, place) = view.features[part], view.labels[part].unique(return_inverse=True)
+        for _ in range(s.mining_steps):
+            x = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(relation_loss(relation(x, view.embeddings[classes]), place), x)
+            x = x.detach() - s.mining_rate * len(part) / s.rows_to_relate * gradient
+        assert torch.equal(x, method.mined[torch.isin(method.mined_rows, part)])
+
+
 # ------------------------------------------------------------------------------------------------------------- routing
 
 
@@ -359,7 +349,7 @@ def test_the_prototype_loss_reaches_the_flow_alone_and_the_likelihood_both(small
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, original.__name__, kept)
-            patch.setattr(method, "_descend", lambda *_: None)
+            patch.setattr(module, "descend", lambda *_: None)
             method.step(Batches(view), Clock(0, EPOCH))
         reached[term] = {name.split(".")[0] for name, there in gradients(method, loss[0]).items() if there}
     assert reached == {"likelihood": {"positioning", "flow"}, "prototypes": {"flow"}}
@@ -510,7 +500,7 @@ def test_conditions_are_computed_by_row_where_rows_are_fewer_than_classes(small_
 
 
 def test_the_rate_decays_in_whole_epochs_the_first_time_one_early() -> None:
-    found = [decay(0.5, 2, Clock(step, 3)) for step in range(13)]
+    found = [decay(0.5, 2, step, 3) for step in range(13)]
     assert found == [1, 1, 1, 1] + [0.5] * 6 + [0.25] * 3
 
 
@@ -567,6 +557,7 @@ def test_presets_are_those_of_the_papers() -> None:
                 )  # fmt: skip
                 assert (*mining, h.anchor_classes) == (*expected[13:], "all"), data
             assert (h.condition, h.hidden, h.clamp, h.dropout, h.reference_quirks) == (1024, 2048, 1.0, 0.0, False)
+            assert r.drawn == (2000 if r.synthetic > 3000 else 0), "no matrix of half a million rows"
 
 
 def test_published_width_has_the_published_number_of_parameters(small_world: World) -> None:

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import DataError
+from unseen.nn.learning import SLOPE
 
-SLOPE = 0.2
 CLAMP_SCALE = 0.636
 """Just below 2/π: |κ| stays below the clamp c."""
 

@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from unseen.methods.base import Clock
 from unseen.nn.coupling import ConditionalFlow
 from unseen.scaling import ScaledView
 
@@ -46,11 +45,14 @@ def class_means(view: ScaledView) -> Tensor:
     return (sums / counts[:, None])[view.seen]
 
 
-def decay(factor: float, epochs: int, clock: Clock) -> float:
+def decay(factor: float, epochs: int, step: int, steps_per_epoch: int) -> float:
     """What the learning rate is multiplied by: `factor` to the number of decays so far, one every `epochs` epochs.
 
     The released codes count an epoch after step 0 already, so the first decay comes an epoch early; so it does here.
+
+    Args:
+        step: iterations done so far.
     """
-    passed = math.ceil(clock.step / clock.steps_per_epoch)
+    passed = math.ceil(step / steps_per_epoch)
     multiplied: float = factor ** (passed // epochs)
     return multiplied

@@ -1,10 +1,11 @@
-"""One iteration of a method against the plain transcription of its formulas: `make bench` → benchmarks/results/speed.jsonl.
+"""What a method computes against the plain transcription of its formulas: `make bench` → benchmarks/results/speed.jsonl.
 
 The plain forms are those that the tests prove equal. TF-VAEGAN's (tests/methods/test_tfvaegan.py): autograd throughout, three
-critic passes, double backward for the penalty, graphs for fakes. GSMFlow's (tests/methods/test_gsmflow.py): one first layer for
-feature and condition, the condition computed for each row, all pairs of rows and classes in the relation network, a backward
-pass for each loss. Adam is unfused in both. Both forms see the same batches; runs alternate, seconds are of the processor, and
-the median of the paired ratios counts, so a machine whose speed drifts does not matter. `--published` adds AWA2's full width.
+critic passes, double backward for the penalty, graphs for fakes. GSMFlow's and DFCA's (tests/methods/test_gsmflow.py,
+test_dfca.py): one first layer for feature and condition, the condition computed for each row, all pairs of rows and classes in
+the relation network, two backward passes; synthesis class by class. Adam is unfused in all. Both forms see the same batches;
+runs alternate, seconds are of the processor, and the median of the paired ratios counts, so a machine whose speed drifts does
+not matter. `--published` adds AWA2's full widths.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "methods"))
+sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("methods", "helpers")]
 
+import test_dfca  # noqa: E402
 import test_gsmflow  # noqa: E402
 import torch  # noqa: E402
 from test_tfvaegan import PlainTrainer, RecordedStreams, weights  # noqa: E402
 
 from unseen.evaluation.protocol import versions  # noqa: E402
-from unseen.methods import gsmflow  # noqa: E402
+from unseen.final_classifier import classifier_rows  # noqa: E402
+from unseen.methods import dfca, gsmflow  # noqa: E402
 from unseen.methods.base import Clock  # noqa: E402
 from unseen.methods.tfvaegan import PRESETS, TFVAEGAN  # noqa: E402
 from unseen.scaling import ScaledView  # noqa: E402
@@ -37,24 +40,49 @@ PAIRS = 5
 ROWS = ROOT / "benchmarks" / "results" / "speed.jsonl"
 
 
+Row = dict[str, object]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--published", action="store_true", help="AWA2's full width too (4096)")
-    parser.add_argument("--only", choices=("tfvaegan", "gsmflow"), help="measure this method alone")
+    parser.add_argument("--published", action="store_true", help="AWA2's full widths too (4096 and 2048)")
+    parser.add_argument("--only", choices=tuple(MEASURED), help="measure this method alone")
     arguments = parser.parse_args()
     ROWS.parent.mkdir(parents=True, exist_ok=True)
-    published = arguments.published
-    if arguments.only != "gsmflow":
-        for hidden in (512, 1024, *((4096,) if published else ())):
-            for loop in (0, 1):
-                tell(f"TF-VAEGAN, width {hidden}, loop {loop}", measure(hidden, loop))
-    if arguments.only != "tfvaegan":
-        for hidden in (512, *((2048,) if published else ())):
-            for part in ("step", "relation", "mining"):
-                tell(f"GSMFlow, width {hidden}, {part}", measure_gsmflow(hidden, part))
+    for name, rows in MEASURED.items():
+        if arguments.only in (None, name):
+            for label, row in rows(arguments.published):
+                tell(label, row)
 
 
-def tell(label: str, row: dict[str, object]) -> None:
+def of_tfvaegan(published: bool) -> Iterator[tuple[str, Row]]:
+    for hidden in (512, 1024, *((4096,) if published else ())):
+        for loop in (0, 1):
+            yield f"TF-VAEGAN, width {hidden}, loop {loop}", measure(hidden, loop)
+
+
+def of_gsmflow(published: bool) -> Iterator[tuple[str, Row]]:
+    for hidden in (512, *((2048,) if published else ())):
+        for part in ("step", "relation", "mining"):
+            yield f"GSMFlow, width {hidden}, {part}", measure_gsmflow(hidden, part)
+        for rows, drawn in ((200, 0), (500, 20)):
+            yield f"GSMFlow, width {hidden}, {rows} rows a class, drawn={drawn}", measure_synthesis(hidden, rows, drawn)
+
+
+def of_dfca(published: bool) -> Iterator[tuple[str, Row]]:
+    for hidden in (512, *((2048,) if published else ())):
+        yield f"DFCA, width {hidden}, step", measure_dfca(hidden)
+
+
+MEASURED: dict[str, Callable[[bool], Iterator[tuple[str, Row]]]] = {
+    "tfvaegan": of_tfvaegan,
+    "gsmflow": of_gsmflow,
+    "dfca": of_dfca,
+}
+"""Method → its rows, with what is printed of each; the argument says whether at the published widths too."""
+
+
+def tell(label: str, row: Row) -> None:
     """Print a row and keep it."""
     print(
         f"{label}: plain {row['plain_seconds']:.3f} s, ours {row['our_seconds']:.3f} s, "
@@ -65,7 +93,7 @@ def tell(label: str, row: dict[str, object]) -> None:
         file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
-def measure(hidden: int, loop: int) -> dict[str, object]:
+def measure(hidden: int, loop: int) -> Row:
     """Paired times of one iteration at AWA2's shape: d 2048, a 85, batch 64."""
     view, generator = awa2(640)
     settings = replace(PRESETS["awa2"][0], hidden=hidden, freeze_decoder=False)
@@ -89,7 +117,7 @@ def measure(hidden: int, loop: int) -> dict[str, object]:
     return {"what": "TF-VAEGAN iteration, d 2048, a 85, batch 64", "hidden": hidden, "loop": loop, **compared(pairs)}
 
 
-def measure_gsmflow(hidden: int, part: str) -> dict[str, object]:
+def measure_gsmflow(hidden: int, part: str) -> Row:
     """Paired times at AWA2's shape, batch 256: of one step, of one step of relation training, of mining a batch twice."""
     view, generator = awa2(1280)
     settings = replace(gsmflow.PRESETS["awa2"][0], hidden=hidden, relation_hidden=hidden, mining_steps=2, anchor_classes="seen")
@@ -115,6 +143,45 @@ def measure_gsmflow(hidden: int, part: str) -> dict[str, object]:
     return {"what": f"GSMFlow {what}, d 2048, a 85, batch 256", "hidden": hidden, **compared(pairs)}
 
 
+def measure_synthesis(hidden: int, rows: int, drawn: int) -> Row:
+    """Paired times of making the final classifier's rows of ten unseen classes; with `drawn`, of so many that count for all."""
+    view, generator = awa2(40)
+    settings = replace(gsmflow.PRESETS["awa2-mm21"][0], hidden=hidden)
+    method = gsmflow.GSMFlow(view, settings, seed=0)
+    plain = test_gsmflow.PlainTrainer(test_gsmflow.weights(method), settings, view)
+
+    @torch.no_grad()
+    def class_by_class() -> None:
+        made = []
+        for k in view.unseen:
+            z = torch.randn(rows, 2048, generator=generator)
+            made.append(plain.flow.inverse(z, plain.condition(view.embeddings[k].expand(rows, -1))))
+        torch.cat([view.features, *made])
+
+    pairs = []
+    for _ in range(PAIRS + 1):  # the first pair warms up
+        ours = timed(lambda: classifier_rows(method, view, rows, seed=0, drawn=drawn))
+        pairs.append((timed(class_by_class), ours))
+    which = f"{rows} rows, {drawn} of them drawn" if drawn else f"{rows} rows"
+    return {"what": f"GSMFlow synthesis, d 2048, a 85, 10 classes of {which}", "hidden": hidden, **compared(pairs)}
+
+
+def measure_dfca(hidden: int) -> Row:
+    """Paired times of one step at AWA2's shape, batch 256."""
+    view, generator = awa2(1280)
+    settings = replace(dfca.PRESETS["awa2"][0], hidden=hidden)
+    method = dfca.DFCA(view, settings, seed=0)
+    streams = method.streams = test_dfca.RecordedStreams(seed=0)
+    plain = test_dfca.PlainTrainer(test_dfca.weights(method), settings, view)
+    pairs = []
+    for _ in range(PAIRS + 1):  # the first pair warms up
+        rows = torch.randperm(1280, generator=generator)[:256]
+        batch = view.features[rows], view.labels[rows]
+        ours = timed(lambda batch=batch: method.step(lambda: batch, Clock(0, 5)))
+        pairs.append((timed(lambda batch=batch: plain.step(*batch, streams.drawn, settings.lr)), ours))
+    return {"what": "DFCA step, d 2048, a 85, batch 256", "hidden": hidden, **compared(pairs)}
+
+
 def awa2(rows: int) -> tuple[ScaledView, torch.Generator]:
     """Random rows of AWA2's shape: d 2048, a 85, 40 seen and 10 unseen classes."""
     generator = torch.Generator().manual_seed(0)
@@ -130,7 +197,7 @@ def awa2(rows: int) -> tuple[ScaledView, torch.Generator]:
     return view, generator
 
 
-def compared(pairs: list[tuple[float, float]]) -> dict[str, object]:
+def compared(pairs: list[tuple[float, float]]) -> Row:
     """Medians of seconds (plain, ours) and of their ratios, without the first pair; and where they were measured."""
     ratios = [theirs / ours for theirs, ours in pairs[1:]]
     return {

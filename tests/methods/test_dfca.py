@@ -15,6 +15,7 @@ from plain_flow import PlainFlow, class_means, joined, parted
 from torch import Tensor
 
 from unseen.errors import RunError, SettingsError
+from unseen.methods import METHODS, Generative
 from unseen.methods.base import ClassStreams, Clock, Streams
 from unseen.methods.dfca import ABLATIONS, DFCA, PRESETS, Hyperparameters, classification_loss, condition_alignment, default
 from unseen.methods.gsmflow import GSMFlow
@@ -23,6 +24,7 @@ from unseen.nn.coupling import ConditionalFlow, initialise
 from unseen.nn.flow import likelihood_loss
 from unseen.nn.positioning import RelativePositioning, choose_anchors
 from unseen.scaling import ScaledView
+from unseen.training import train
 
 World = Callable[..., ScaledView]
 SMALL = Hyperparameters(
@@ -435,6 +437,47 @@ def test_synthesis_needs_neither_h_nor_e(small_world: World) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- sizes, settings
+
+
+ODD = {
+    "one row a class": {"rows": 1},
+    "a single row": {"seen": 1, "rows": 1},
+    "one seen class": {"seen": 1},
+    "two seen classes, one unseen": {"seen": 2, "unseen": 1},
+    "two dimensions": {"d": 2},
+    "embeddings of length 1": {"a": 1},
+    "embeddings of length 0": {"zero": True},
+}
+
+
+@pytest.mark.parametrize("entry", ["dfca", "gsmflow"])
+@pytest.mark.parametrize("odd", ODD)
+def test_small_and_odd_data_are_learnt_from_and_synthesised(odd: str, entry: str) -> None:
+    """By both methods with a flow: fewer classes than anchors, fewer rows than a batch, an odd d, one class at the mean."""
+    size = {"seen": 5, "unseen": 2, "rows": 3, "d": 9, "a": 6, "zero": False, **ODD[odd]}
+    generator = torch.Generator().manual_seed(0)
+    seen, labels = torch.arange(size["seen"]), torch.arange(size["seen"]).repeat_interleave(size["rows"])
+    unseen = torch.arange(len(seen), len(seen) + size["unseen"])
+    embeddings = F.normalize(torch.randn(len(seen) + len(unseen), size["a"], generator=generator), dim=1)
+    if size["zero"]:
+        embeddings[[0, -1]] = 0
+    features = torch.randn(len(labels), size["d"], generator=generator)
+    view = ScaledView(features, labels, embeddings, tuple("abcdefg"[: len(embeddings)]), seen, unseen, False)
+    method_of = METHODS[entry]
+    assert isinstance(method_of, Generative)
+    settings, _ = method_of.default(len(seen), size["d"], size["a"])
+    narrow = {"hidden": 8, "condition": 4, "relation_hidden": 4, "relation_epochs": 2, "anchor_classes": "all", "lr": 1e-2}
+    method: Any = method_of.build(view, replace(settings, **{k: v for k, v in narrow.items() if hasattr(settings, k)}), 1)
+    before = {name: value.clone() for name, value in method.state().items() if name.startswith("network.flow")}
+    train(method, view, 20, seed=0)  # stops at a loss that is not finite
+    assert not any(torch.equal(value, method.state()[name]) for name, value in before.items())
+    ids = view.unseen.repeat_interleave(3)
+    made = method.sample(ids, ClassStreams(4, view.names, view.device))
+    z = ClassStreams(4, view.names, view.device).normal(ids, size["d"])
+    conditions = method.mapping(embeddings[ids]) if entry == "dfca" else method._conditions(method.embeddings[ids])
+    with torch.no_grad():
+        torch.testing.assert_close(method.flow(made, method.flow.terms(conditions))[0], z, rtol=0, atol=1e-4)
+    assert (made - z).abs().max() > 0.01
 
 
 def test_weights_start_as_published(small_world: World) -> None:

@@ -265,7 +265,7 @@ def test_the_likelihood_is_that_of_the_change_of_variables(small_world: World) -
 @pytest.mark.parametrize("pairs", [1 << 24, 60, 1])
 def test_factored_relation_scores_are_those_of_explicit_pairs(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and gradients, however few hidden layers are kept."""
-    monkeypatch.setattr(module, "PAIRS_AT_ONCE", pairs)
+    monkeypatch.setitem(module.PAIRS_AT_ONCE, "cpu", pairs)
     generator = torch.Generator().manual_seed(2)
     network = RelationNetwork(5, 3, 4).double()
     network.initialise(generator)

@@ -51,8 +51,9 @@ from unseen.nn.positioning import RelativePositioning, choose_anchors
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView
 
-PAIRS_AT_ONCE = 1 << 24
-"""Hidden units of the relation network held at once, rows × classes × width: bounds memory, not results."""
+PAIRS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 26}
+"""Hidden units of the relation network held at once, rows × classes × width, by device: bounds memory, not results. A processor
+is faster with no more than its cache holds, though it computes them again for the gradient."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,8 @@ class RelationNetwork(nn.Module):
     def compare(self, rows: Tensor, classes: Tensor) -> Tensor:
         """First layers' outputs (B, H) and (n, H) → (B, n). Hidden layers that are too many to keep are computed again for
         the gradient."""
-        chunks = min(len(classes), math.ceil(rows.numel() * len(classes) / PAIRS_AT_ONCE))
+        at_once = PAIRS_AT_ONCE.get(rows.device.type, PAIRS_AT_ONCE["cuda"])
+        chunks = min(len(classes), math.ceil(rows.numel() * len(classes) / at_once))
         if chunks <= 1:
             return torch.sigmoid(self._pairs(rows, classes))
         parts = [checkpoint(self._pairs, rows, part, use_reentrant=False) for part in classes.tensor_split(chunks)]

@@ -575,6 +575,8 @@ def test_settings_that_cannot_work_are_refused() -> None:
         ({"lambda_H": -1.0}, "lambda_H=-1.0 cannot work; give 0 or a number above it"),
         ({"pi": math.nan}, "pi=nan cannot work"),
         ({"dropout": 1.0}, "dropout=1.0 cannot work"),
+        ({"embedding_scale": 0.0}, "embedding_scale=0.0 cannot work"),
+        ({"embedding_scale": math.inf}, "embedding_scale=inf cannot work"),
         ({"anchor_classes": "unseen"}, "anchor_classes='unseen' is neither 'seen' nor 'all'"),
         ({"relation_batch": 300}, "relation_batch=300 is more than batch_size=256; give 0, or a smaller number"),
     ):

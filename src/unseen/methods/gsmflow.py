@@ -121,7 +121,12 @@ class Hyperparameters:
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 1 or more")
         above_0(
-            clamp=self.clamp, lr=self.lr, lr_decay=self.lr_decay, relation_lr=self.relation_lr, mining_rate=self.mining_rate
+            clamp=self.clamp,
+            lr=self.lr,
+            lr_decay=self.lr_decay,
+            relation_lr=self.relation_lr,
+            mining_rate=self.mining_rate,
+            embedding_scale=self.embedding_scale,
         )
         not_negative = ("weight_decay", "pi", "lambda_p", "prototype_classes", "embedding_noise")
         for name in (*not_negative, "relation_decay", "relation_batch", "mining_steps", "lambda_H"):

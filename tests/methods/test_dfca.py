@@ -97,6 +97,17 @@ def test_the_condition_alignment_is_a_mean_square() -> None:
     assert float(condition_alignment(one, other, normalize_target=True)) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("normalize_target", [False, True])
+def test_the_target_of_the_condition_alignment_is_taken_as_given(normalize_target: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    encoded, conditions = (torch.randn(3, 5, generator=generator).requires_grad_() for _ in range(2))
+    reached = torch.autograd.grad(
+        condition_alignment(encoded, conditions, normalize_target), [encoded, conditions], allow_unused=True
+    )
+    assert reached[0].any()
+    assert reached[1] is None
+
+
 def test_with_a_normalised_target_the_condition_alignment_is_one_minus_cosine() -> None:
     """‖e − g/‖g‖‖² = 2 − 2 cos for e of unit length, so it can reach 0; with the raw target it cannot."""
     g = torch.tensor([[3.0, 4.0], [0.0, 2.0]])

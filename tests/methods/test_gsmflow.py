@@ -288,6 +288,17 @@ def test_factored_relation_scores_are_those_of_explicit_pairs(pairs: int, monkey
         assert ours.abs().max() > 0
 
 
+def test_the_relation_network_starts_as_torch_s_layers_over_pairs() -> None:
+    """U(±1/√inputs), where the first layer's inputs are d + a; biases too."""
+    network = RelationNetwork(30, 20, 400)
+    network.initialise(torch.Generator().manual_seed(0))
+    for name, parameter in network.named_parameters():
+        bound = (400 if name.startswith("score") else 50) ** -0.5
+        assert parameter.abs().max() <= bound, name
+        if parameter.numel() > 1:
+            assert parameter.abs().max() > 0.95 * bound, name
+
+
 def test_mined_rows_are_less_sure_and_keep_their_class(small_world: World) -> None:
     view = small_world()
     s = settings(relation_epochs=100, relation_hidden=32, mining_rate=5.0, mining_steps=20, lambda_H=2.0)

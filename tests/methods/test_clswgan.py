@@ -133,8 +133,8 @@ CASES = {
     "flo: beta 0.1": (replace(PRESETS["flo"][0], **SMALL), True),
     "a classification loss that shows": (Hyperparameters(**{**SMALL, "beta": 2.0, "critic_iterations": 2}), True),
     "f-WGAN": (Hyperparameters(**{**SMALL, "beta": 0.0}), True),
-    "default: linear, short latent, noisy embeddings and samples": (
-        replace(default(60, 24, 8)[0], **{**SMALL, "latent": 5, "sigma": 0.7}),
+    "default: linear, short latent, noisy samples; and noisy embeddings": (
+        replace(default(60, 24, 8)[0], **{**SMALL, "latent": 5, "sigma": 0.7, "embedding_noise": 1.0}),
         False,
     ),
 }

@@ -114,8 +114,8 @@ SEARCH: Mapping[str, Range] = {
 
 
 def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
-    """Settings for data without a preset, so that a laptop finishes in minutes: as f-VAEGAN-D2's, but with the paper's five critic
-    updates, more steps, as no reconstruction leads the generator here, and no noise on the embeddings, which did it harm.
+    """Settings for data without a preset, so that a laptop finishes in minutes: as f-VAEGAN-D2's, but with the paper's five
+    critic updates, more steps, as no reconstruction leads the generator here, and no noise on the embeddings, which did harm.
 
     Args:
         classes: seen classes; d: length of a feature; a: of an embedding.

@@ -324,7 +324,9 @@ class PlainTrainer:
         cycle = self.self_weighted(self.regress(fake), c) + self.self_weighted(self.regress(fake_u), embeddings[u])
         loss = loss + s.lambda_cyc * cycle
         if warm:
-            loss = loss + s.lambda_fem * self.contrast(fake, y, fake_u, u)[0]
+            con, r = self.contrast(fake, y, fake_u, u)
+            balance = (r[0] - r[2]) ** 2 + (r[1] - r[3]) ** 2 if s.balance_in_generator else 0.0
+            loss = loss + s.lambda_fem * (con + s.lambda_bal * balance)
         self.descend(loss, "encoder", "generator")
 
 
@@ -333,6 +335,10 @@ CASES = {
     "flo: fakes from the prior": (replace(PRESETS["flo"][0], warm_up=1, **SMALL), True),
     "sun, one hidden layer, φ not centred": (
         replace(PRESETS["sun"][0], warm_up=1, cycle_layers=1, centre_phi=False, tau=0.3, lambda_fem=1.0, **SMALL),
+        True,
+    ),
+    "the balance in the generator too": (
+        replace(PRESETS["cub"][0], warm_up=1, balance_in_generator=True, lambda_fem=1.0, **SMALL),
         True,
     ),
     "default: gaussian, short latent, noisy embeddings": (
@@ -345,11 +351,44 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_iterations_equal_the_plain_transcription(case: str, small_world: World) -> None:
     settings, bernoulli = CASES[case]
-    view = small_world(unit_interval=bernoulli, dtype=torch.float64)
+    compare_with_the_plain(small_world(unit_interval=bernoulli, dtype=torch.float64), settings)
+
+
+def one_unseen(view: ScaledView) -> ScaledView:
+    return replace(view, unseen=view.unseen[:1])
+
+
+def odd_lengths(view: ScaledView) -> ScaledView:
+    return replace(view, features=view.features[:, :23], embeddings=F.normalize(view.embeddings[:, :7], dim=1))
+
+
+def an_embedding_of_0(view: ScaledView) -> ScaledView:
+    embeddings = view.embeddings.clone()
+    embeddings[[int(view.seen[0]), int(view.unseen[0])]] = 0
+    return replace(view, embeddings=embeddings)
+
+
+def two_seen(view: ScaledView) -> ScaledView:
+    rows = torch.isin(view.labels, view.seen[:2])
+    return replace(view, features=view.features[rows], labels=view.labels[rows], seen=view.seen[:2])
+
+
+@pytest.mark.parametrize("edge", [one_unseen, odd_lengths, an_embedding_of_0, two_seen])
+def test_iterations_equal_the_plain_transcription_at_the_edges(
+    edge: Callable[[ScaledView], ScaledView], small_world: World
+) -> None:
+    """Besides, classes with one row, an odd width, and batches of all rows, which are fewer than asked for."""
+    view = small_world(dtype=torch.float64)
+    view = replace(view, features=view.features[::4], labels=view.labels[::4])
+    settings = replace(PRESETS["cub"][0], warm_up=1, **{**SMALL, "hidden": 17, "batch_size": 100}, critic_iterations=2)
+    compare_with_the_plain(edge(view), settings, size=100)
+
+
+def compare_with_the_plain(view: ScaledView, settings: Hyperparameters, size: int = 6) -> None:
     method = BSeGN(view, settings, seed=1).double()
     streams = method.streams = RecordedStreams(seed=1)
     labels = Streams(1, torch.device("cpu"))
-    draw = Batches(view)
+    draw = Batches(view, size)
     plain = PlainTrainer(method, view)
     for step in (0, 1, EPOCH, EPOCH + 1):  # two iterations of the warm-up, then two with λ_fem
         before = weights(method)

@@ -77,6 +77,8 @@ def oracle(outcome: Outcome, recipe: Recipe, seed: int) -> dict[str, Any]:
         "gamma": 0.0,
         "leak_seen_to_unseen": None,
         "leak_unseen_to_seen": None,
+        "leak_gap": None,
+        "imbalance": None,
         "module_alone": None,
         "diagnostic_evaluations": 0,
         "recipe": asdict(recipe),

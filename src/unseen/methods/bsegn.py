@@ -49,7 +49,7 @@ from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaling
 
 Balance = Literal["B1", "B2", "B3", "B4"]
-ROWS_AT_ONCE = 16_384
+ROWS_AT_ONCE = 4096
 """Rows of which the levels of Ψ are measured together: bounds memory, not results."""
 
 

@@ -115,6 +115,22 @@ def test_semantic_to_feature_equals_its_loop() -> None:
     assert float(loss) == pytest.approx(-sum(by_class) / len(by_class), rel=1e-12)
 
 
+def class_by_class(logits: Tensor, labels: Tensor) -> Tensor:
+    """L_{s→f}, one class that is present after the other."""
+    columns = [(logits[:, c], labels == c) for c in labels.unique()]
+    return torch.stack([(column.logsumexp(dim=0) - column[own]).mean() for column, own in columns]).mean()
+
+
+@pytest.mark.parametrize("classes", [1, 3, 40])
+def test_semantic_to_feature_equals_the_loop_over_classes_and_so_does_its_gradient(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = (5 * torch.randn(30, 40, dtype=torch.float64, generator=generator)).requires_grad_()
+    labels = torch.randint(classes, (30,), generator=generator)
+    losses = semantic_to_feature(logits, labels), class_by_class(logits, labels)
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in losses), rtol=1e-9, atol=1e-15)
+
+
 def test_semantic_to_feature_with_a_row_a_class_is_the_transposed_info_nce() -> None:
     logits = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     order = torch.tensor([3, 0, 4, 1, 2])
@@ -328,6 +344,34 @@ class PlainTrainer:
             balance = (r[0] - r[2]) ** 2 + (r[1] - r[3]) ** 2 if s.balance_in_generator else 0.0
             loss = loss + s.lambda_fem * (con + s.lambda_bal * balance)
         self.descend(loss, "encoder", "generator")
+
+
+class PlainInBatches(PlainTrainer):
+    """The same with a domain's rows together, but a loop over classes: what a plain implementation would do, to be timed."""
+
+    def contrast(self, xs: Tensor, ys: Tensor, xu: Tensor, us: Tensor) -> tuple[Tensor, Tensor]:
+        seen, classes = len(self.view.seen), [*self.view.seen.tolist(), *self.view.unseen.tolist()]
+        phi, column = torch.stack([self.phi[k] for k in classes]), {k: i for i, k in enumerate(classes)}
+        logits = []
+        for x in (xs, xu):
+            m = self.linear(self.lrelu(self.linear(x, "fem.first")), "fem.second")
+            logits.append(m / m.norm(dim=1, keepdim=True) @ phi.T / self.s.tau)
+        labels = [torch.tensor([column[int(k)] for k in own]) for own in (ys, us)]
+        f_to_s = sum(F.cross_entropy(o, own) for o, own in zip(logits, labels, strict=True)) / 2
+        s_to_f = class_by_class(torch.cat(logits), torch.cat(labels))
+        parts = (logits[0][:, :seen], logits[0][:, seen:], logits[1][:, seen:], logits[1][:, :seen])
+        return f_to_s + self.s.eta * s_to_f, torch.stack([part.amax(dim=1).mean() for part in parts])
+
+
+def test_the_plain_forms_are_the_same(small_world: World) -> None:
+    view = small_world(dtype=torch.float64)
+    method = BSeGN(view, Hyperparameters(**SMALL), seed=1).double()
+    x, y = Batches(view)()
+    u = view.unseen[[0, 1, 2, 3, 0, 1]]
+    rows = x, y, x.flip(0), u
+    found = [kind(method, view).contrast(*rows) for kind in (PlainTrainer, PlainInBatches)]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
 
 
 CASES = {

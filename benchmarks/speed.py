@@ -3,37 +3,47 @@
 The plain forms are those that the tests prove equal. TF-VAEGAN's (tests/methods/test_tfvaegan.py): autograd throughout, three
 critic passes, double backward for the penalty, graphs for fakes. GSMFlow's and DFCA's (tests/methods/test_gsmflow.py,
 test_dfca.py): one first layer for feature and condition, the condition computed for each row, all pairs of rows and classes in
-the relation network, two backward passes; synthesis class by class. Adam is unfused in all. Both forms see the same batches;
-runs alternate, seconds are of the processor, and the median of the paired ratios counts, so a machine whose speed drifts does
-not matter. `--published` adds AWA2's full widths.
+the relation network, two backward passes; synthesis class by class. BSeGN's (test_bsegn.py): as TF-VAEGAN's, and a loop over
+classes. Adam is unfused in all. Both forms see the same batches; runs alternate, seconds are of the processor, and the median
+of the paired ratios counts, so a machine whose speed drifts does not matter. `--published` adds AWA2's full widths.
+
+Of BSeGN's final classifier the peak memory is measured too: with all represented rows held, and with a quarter of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("methods", "helpers")]
+sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("methods", "nn", "helpers")]
 
+import test_bsegn  # noqa: E402
 import test_dfca  # noqa: E402
 import test_gsmflow  # noqa: E402
 import torch  # noqa: E402
+from test_critic import plain_penalty  # noqa: E402
 from test_tfvaegan import PlainTrainer, RecordedStreams, weights  # noqa: E402
 
+from unseen import represented  # noqa: E402
 from unseen.evaluation.protocol import versions  # noqa: E402
-from unseen.final_classifier import classifier_rows  # noqa: E402
-from unseen.methods import dfca, gsmflow  # noqa: E402
-from unseen.methods.base import Clock  # noqa: E402
+from unseen.final_classifier import classifier_rows, fit_final_classifier  # noqa: E402
+from unseen.methods import bsegn, dfca, gsmflow  # noqa: E402
+from unseen.methods.base import ClassStreams, Clock  # noqa: E402
 from unseen.methods.tfvaegan import PRESETS, TFVAEGAN  # noqa: E402
+from unseen.nn.critic import Critic, update_critic  # noqa: E402
+from unseen.nn.learning import adam  # noqa: E402
+from unseen.recipe import Recipe  # noqa: E402
 from unseen.scaling import ScaledView  # noqa: E402
 
 PAIRS = 5
@@ -74,21 +84,32 @@ def of_dfca(published: bool) -> Iterator[tuple[str, Row]]:
         yield f"DFCA, width {hidden}, step", measure_dfca(hidden)
 
 
+def of_bsegn(published: bool) -> Iterator[tuple[str, Row]]:
+    for hidden in (1024, *((4096,) if published else ())):
+        for part in BSEGN_PARTS:
+            yield f"BSeGN, width {hidden}, {part}", measure_bsegn(hidden, part)
+    yield "BSeGN, final softmax on 16000 rows of Ψ", measure_memory(1024)
+
+
 MEASURED: dict[str, Callable[[bool], Iterator[tuple[str, Row]]]] = {
     "tfvaegan": of_tfvaegan,
     "gsmflow": of_gsmflow,
     "dfca": of_dfca,
+    "bsegn": of_bsegn,
 }
 """Method → its rows, with what is printed of each; the argument says whether at the published widths too."""
 
 
 def tell(label: str, row: Row) -> None:
     """Print a row and keep it."""
-    print(
-        f"{label}: plain {row['plain_seconds']:.3f} s, ours {row['our_seconds']:.3f} s, "
-        f"{row['ratio']:.1f} times as fast (from {row['ratio_min']:.1f} to {row['ratio_max']:.1f})",
-        flush=True,
-    )
+    if "peak_bytes" in row:
+        told = ", ".join(f"{held} held {peak / 2**20:.0f} MiB" for held, peak in row["peak_bytes"].items())
+    else:
+        told = (
+            f"plain {row['plain_seconds']:.3f} s, ours {row['our_seconds']:.3f} s, "
+            f"{row['ratio']:.1f} times as fast (from {row['ratio_min']:.1f} to {row['ratio_max']:.1f})"
+        )
+    print(f"{label}: {told}", flush=True)
     with ROWS.open("a") as file:
         file.write(json.dumps(row, sort_keys=True) + "\n")
 
@@ -180,6 +201,120 @@ def measure_dfca(hidden: int) -> Row:
         ours = timed(lambda batch=batch: method.step(lambda: batch, Clock(0, 5)))
         pairs.append((timed(lambda batch=batch: plain.step(*batch, streams.drawn, settings.lr)), ours))
     return {"what": "DFCA step, d 2048, a 85, batch 256", "hidden": hidden, **compared(pairs)}
+
+
+BSEGN_PARTS = {
+    "step": "iteration, batch 64",
+    "contrast": "loss from semantics to features and its gradient, fifty times, 128 rows, 50 classes",
+    "critic": "update of the critic, batch 64",
+    "synthesis": "synthesis of 10 classes of 100 rows",
+    "adam": "step of Adam over all networks",
+}
+"""What is measured → in words."""
+
+
+def measure_bsegn(hidden: int, part: str) -> Row:
+    """Paired times at AWA2's shape of one iteration after the warm-up, or of one of its parts."""
+    view, generator = awa2(640)
+    settings = replace(bsegn.PRESETS["awa2"][0], hidden=hidden, warm_up=0)
+    method = bsegn.BSeGN(view, settings, seed=0)
+    streams = method.streams = test_bsegn.RecordedStreams(seed=0)
+    pairs = []
+
+    def pair(ours: Callable[[], object], theirs: Callable[[], object]) -> None:
+        first = timed(ours)  # draws what the plain form uses once more
+        pairs.append((timed(theirs), first))
+
+    if part == "step":
+        plain, labels = test_bsegn.PlainInBatches(method, view), test_bsegn.Streams(0, view.device)
+        for _ in range(PAIRS + 1):  # the first pair warms up
+            draw = test_bsegn.Batches(view, 64)
+            pair(
+                lambda draw=draw: method.step(draw, Clock(0, 10)),
+                lambda draw=draw: plain.iteration(True, draw.drawn, streams.drawn, labels),
+            )
+            streams.drawn.clear()
+    elif part == "contrast":
+        for _ in range(PAIRS + 1):
+            logits = torch.randn(128, 50, generator=generator).requires_grad_()
+            y = torch.cat([torch.randint(40, (64,), generator=generator), torch.randint(40, 50, (64,), generator=generator)])
+            pair(*(repeated(form, logits, y) for form in (bsegn.semantic_to_feature, test_bsegn.class_by_class)))
+    elif part == "critic":
+        critic, other = (Critic(2048, 85, hidden) for _ in range(2))
+        optimisers = adam(critic, 1e-5), unfused(other, 1e-5)
+        for _ in range(PAIRS + 1):
+            x, fake = (torch.rand(64, 2048, generator=generator) for _ in range(2))
+            c, t = view.embeddings[torch.arange(64) % 40], torch.rand(64, 1, generator=generator)
+
+            def theirs(x: torch.Tensor = x, fake: torch.Tensor = fake, c: torch.Tensor = c, t: torch.Tensor = t) -> None:
+                loss = other(fake, c).mean() - other(x, c).mean() + 10 * plain_penalty(other, x, fake, c, t)
+                optimisers[1].zero_grad()
+                (10 * loss).backward()
+                optimisers[1].step()
+
+            pair(lambda batch=(x, fake, c, t): update_critic(critic, optimisers[0], *batch, 10.0, 10.0), theirs)
+    elif part == "synthesis":
+        for _ in range(PAIRS + 1):
+            ids, noise = view.unseen.repeat_interleave(100), ClassStreams(0, view.names, view.device)
+            pair(
+                lambda ids=ids, noise=noise: method.sample(ids, noise),
+                lambda ids=ids, noise=noise: torch.cat([method.sample(own, noise) for own in ids.split(100)]),
+            )
+    else:
+        optimisers = adam(method, 1e-5), unfused(method, 1e-5)
+        for parameter in method.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        for _ in range(PAIRS + 1):
+            pair(*(optimiser.step for optimiser in optimisers))
+    return {"what": f"BSeGN {BSEGN_PARTS[part]}, d 2048, a 85", "hidden": hidden, **compared(pairs)}
+
+
+def repeated(loss: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Callable[[], object]:
+    """Fifty times: once is too short to be timed."""
+    return lambda: [loss(*inputs).backward() for _ in range(50)]
+
+
+def unfused(module: torch.nn.Module, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(module.parameters(), lr, (0.5, 0.999), foreach=False)
+
+
+def measure_memory(hidden: int) -> Row:
+    """By how much the peak memory of a process grows that fits the softmax on Ψ of 16000 rows."""
+    numbers = 16_000 * (2048 + hidden + hidden // 2 + 85)
+    found = {}
+    for held, bound in (("all", 2**50), ("a quarter", numbers)):  # of four bytes each
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:  # else the peak would be the parent's
+            found[held] = fresh.submit(fit_classifier, hidden, bound).result()
+    scores = [scores for _, _, scores in found.values()]
+    return {
+        "what": "BSeGN final softmax on 16000 rows of Ψ, d 2048, a 85",
+        "hidden": hidden,
+        "represented_bytes": 4 * numbers,
+        "peak_bytes": {held: peak for held, (peak, _, _) in found.items()},
+        "seconds": {held: seconds for held, (_, seconds, _) in found.items()},
+        "largest_difference_of_scores": float((scores[0] - scores[1]).abs().max() / scores[0].abs().max()),
+        "threads": torch.get_num_threads(),
+        "clock": "process_time",
+        "command": "make bench",
+        "versions": versions(),
+    }
+
+
+def fit_classifier(hidden: int, bound: int) -> tuple[int, float, torch.Tensor]:
+    """Bytes by which this process's peak grows, its seconds, and scores of some rows."""
+    view, _ = awa2(8000)
+    method = bsegn.BSeGN(view, replace(bsegn.PRESETS["awa2"][0], hidden=hidden), seed=0)
+    represented.HELD_BYTES = bound
+    before, begun = peak_bytes(), time.process_time()
+    rows = classifier_rows(method, view, 800, seed=0)
+    fitted = fit_final_classifier(rows, torch.arange(50), Recipe(classifier_epochs=3), 0)
+    scores = fitted(method.represent(view.features[:200]))
+    return peak_bytes() - before, time.process_time() - begun, scores
+
+
+def peak_bytes() -> int:
+    """Of this process, on Linux; `ru_maxrss` would count what its parent had in memory when it began."""
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 def awa2(rows: int) -> tuple[ScaledView, torch.Generator]:

@@ -507,7 +507,13 @@ def test_methods_is_an_array() -> None:
     assert [entry["name"] for entry in entries[:8]] == first
     assert [entry["kind"] for entry in entries[:8]] == 4 * ["closed form"] + 4 * ["generative"]
     assert "cub" in entries[7]["presets"]
-    assert "nearest prototype" in unseen("methods").out
+    assert [entry["presets_from"] for entry in entries[:8]] == 4 * [None] + 4 * ["published"]
+    told = unseen("methods").out
+    assert "nearest prototype" in told
+    for name, whose in (("bsegn", "TF-VAEGAN"), ("sddn", "SDGZSL")):
+        [entry] = [entry for entry in entries if entry["name"] == name]
+        assert entry["presets_from"] == f"inferred, but for what {whose} published"
+        assert whose in told.split(f" {name} ")[1], "re-created methods say it in the table too"
 
 
 # --- progress

@@ -14,7 +14,7 @@ from scipy.stats import multivariate_normal
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from unseen import final_classifier
+from unseen import final_classifier, represented
 from unseen.errors import SettingsError
 from unseen.final_classifier import (
     ClassifierRows,
@@ -28,6 +28,7 @@ from unseen.final_classifier import (
 from unseen.methods.base import ClassStreams, Streams
 from unseen.methods.tfvaegan import TFVAEGAN, Hyperparameters
 from unseen.recipe import Recipe
+from unseen.represented import PartlyHeld, in_parts
 from unseen.scaling import ScaledView
 
 World = Callable[..., ScaledView]
@@ -115,9 +116,56 @@ def test_chunks_do_not_change_the_rows(
     view, method = trained
     whole = classifier_rows(method, view, 4, seed=5)
     monkeypatch.setattr(final_classifier, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(represented, "PART", at_once + 2)
     parts = classifier_rows(method, view, 4, seed=5)
     torch.testing.assert_close(whole.features, parts.features, rtol=0, atol=1e-6)
     torch.testing.assert_close(represent(method, view.features), whole.features[:60], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("held", [0, 1, 37, 60, 66, 71])
+def test_rows_that_are_not_held_are_the_same_rows(
+    held: int, trained: tuple[ScaledView, TFVAEGAN], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Picked, in parts, and from the first synthetic one on; the numbers kept stay below the bound."""
+    view, method = trained
+    whole = classifier_rows(method, view, 3, seed=5)
+    assert isinstance(whole.features, Tensor)
+    monkeypatch.setattr(represented, "HELD_BYTES", held * 4 * 48)
+    monkeypatch.setattr(represented, "PART", 7)
+    rows = classifier_rows(method, view, 3, seed=5)
+    assert isinstance(rows.features, PartlyHeld)
+    assert rows.features.shape == (72, 48)
+    assert rows.features.held.shape == (held, 48)
+    assert rows.features.others.shape == (72 - held, 24)
+    order = torch.randperm(72, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(rows.features[order], whole.features[order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(rows.features[order[:0]], whole.features[:0])
+    parts = list(in_parts(rows.features))
+    assert max(len(numbers) for numbers, _ in parts) == 7
+    assert torch.equal(torch.cat([numbers for numbers, _ in parts]), torch.arange(72))
+    torch.testing.assert_close(torch.cat([x for _, x in parts]), whole.features, rtol=0, atol=1e-6)
+    synthetic = rows.only_synthetic()
+    torch.testing.assert_close(synthetic.features[torch.arange(12)], whole.features[60:], rtol=0, atol=1e-6)
+    ids = torch.cat([view.seen, view.unseen]).sort().values
+    softmax = Recipe(classifier_epochs=3)
+    for recipe, class_ids, pair in (
+        (softmax, ids, (rows, whole)),
+        (softmax, view.unseen, (synthetic, whole.only_synthetic())),
+        (Recipe(classifier="gaussian", shrinkage=0.6), ids, (rows, whole)),
+    ):
+        ours, theirs = (fit_final_classifier(r, class_ids, recipe, 3) for r in pair)
+        for a, b in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * float(b.abs().max()))
+
+
+def test_rows_that_are_no_wider_than_features_are_all_held(
+    trained: tuple[ScaledView, TFVAEGAN], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To keep them as features would save nothing."""
+    view, method = trained
+    monkeypatch.setattr(represented, "HELD_BYTES", 0)
+    monkeypatch.setattr(method, "represent", lambda x: x[:, :24])
+    assert isinstance(classifier_rows(method, view, 3, seed=5).features, Tensor)
 
 
 def test_another_class_changes_no_row_of_the_others(trained: tuple[ScaledView, TFVAEGAN]) -> None:

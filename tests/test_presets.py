@@ -111,6 +111,19 @@ def test_a_row_says_when_the_folds_were_of_another_split_or_other_data(tmp_path:
     assert settings_from(replace(world, features=world.features + 1), "other") == "folds of other data"
 
 
+def test_the_preset_of_a_method_that_is_re_created_does_not_say_published(world: Dataset) -> None:
+    for method, said in (
+        ("tfvaegan", "published"),
+        ("bsegn", "inferred, but for what TF-VAEGAN published"),
+        ("sddn", "inferred, but for what SDGZSL published"),
+    ):
+        assert build_task(world, "main", method, "fixed", 0, {}, "cub").settings_from == said
+        renamed = replace(world, name="CUB")  # a benchmark's preset is taken by the name of the data
+        assert build_task(renamed, "main", method, "fixed", 0, {}, None).settings_from == said
+        changed = build_task(world, "main", method, "fixed", 0, {"lr": "0.01"}, "cub")
+        assert changed.settings_from == f"user (lr), else {said}"
+
+
 def test_blind_tries_the_methods_own_number_of_steps_wherever_it_starts(tmp_path: Path, world: Dataset, preset: Preset) -> None:
     """The steps of a preset are those it chose elsewhere, perhaps a quarter of what was tried: no budget to choose from."""
     path = tmp_path / "p.json"

@@ -30,13 +30,13 @@ def build_task(
     anew: bool = False,
 ) -> Task:
     """One task. Settings come from `preset`, else what `blind` chose earlier on this very split and came with the package, else
-    the benchmark's published preset, else defaults from the data's size; `settings` change them. Where `blind` chooses anew,
+    the benchmark's preset, else defaults from the data's size; `settings` change them. Where `blind` chooses anew,
     how long it trains at most is the method's default, not what a preset chose elsewhere.
 
     Args:
         split: by name; None takes the first.
         settings: name → value as typed.
-        preset: the name of a published preset, or a file.
+        preset: the name of a benchmark's preset, or a file.
         anew: `blind` shall choose even where a preset holds what it chose on this very split.
 
     Raises:
@@ -54,11 +54,11 @@ def build_task(
     else:
         own = method.default(len(data.split(split).seen), data.features.shape[1], data.classes.embeddings.shape[1])
     selection = None
-    published = {} if isinstance(method, ClosedForm) else method.presets
+    of_benchmarks, from_where = ({}, "") if isinstance(method, ClosedForm) else (method.presets, method.presets_from)
     chosen = None
-    if preset is not None and preset not in published:
+    if preset is not None and preset not in of_benchmarks:
         if not Path(preset).exists():
-            raise SettingsError(f"'{preset}' is neither a preset of '{method_name}' ({', '.join(published)}) nor a file")
+            raise SettingsError(f"'{preset}' is neither a preset of '{method_name}' ({', '.join(of_benchmarks)}) nor a file")
         chosen = read_preset(Path(preset))
     elif preset is None and protocol != "paper":
         chosen = shipped_preset(method_name, data, split)
@@ -68,9 +68,9 @@ def build_task(
             selection = chosen.selection
         elif protocol == "blind":
             recipe = replace(recipe, steps=own[1].steps, epochs=own[1].epochs)
-    elif preset is not None or data.name.lower() in published:
-        hyperparameters, recipe = published[preset or data.name.lower()]
-        settings_from = "published"
+    elif preset is not None or data.name.lower() in of_benchmarks:
+        hyperparameters, recipe = of_benchmarks[preset or data.name.lower()]
+        settings_from = from_where
     else:
         (hyperparameters, recipe), settings_from = own, "default"
     if settings:

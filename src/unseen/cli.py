@@ -347,6 +347,7 @@ def methods(as_json: AsJson = False) -> None:
             "title": m.title,
             "kind": ("transductive" if m.transductive else "generative") if isinstance(m, Generative) else "closed form",
             "presets": list(m.presets) if isinstance(m, Generative) else [],
+            "presets_from": m.presets_from if isinstance(m, Generative) and m.presets else None,
             "supplied_by": supplied_by(m.name) or {"unseen": unseen.__version__},
         }
         for m in all_methods().values()
@@ -354,10 +355,13 @@ def methods(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(entries))
         return
-    table = Table("name", "title", "kind", "published presets", "supplied by", box=None)
+    table = Table("name", "title", "kind", "presets, published unless said", "supplied by", box=None)
     for entry in entries:
         supplier = ", ".join(f"{name} {number}" for name, number in entry["supplied_by"].items())
-        cells = (entry["name"], entry["title"], entry["kind"], ", ".join(entry["presets"]), supplier)
+        presets = ", ".join(entry["presets"])
+        if entry["presets_from"] not in (None, "published"):
+            presets += f": {entry['presets_from']}"
+        cells = (entry["name"], entry["title"], entry["kind"], presets, supplier)
         table.add_row(*map(Text, cells))  # a stranger's title is no markup
     Console(width=max(120, Console().width)).print(table)
 

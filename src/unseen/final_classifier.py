@@ -1,7 +1,8 @@
 """The ordinary classifier at the end, on real seen and synthetic unseen features: linear, or gated (`unseen.gate`).
 
 Rows are assembled once into one matrix on the device; training picks batches from it by index and never permutes or copies
-it. Gradients of the published linear softmax are two matrix products, so no graph is built.
+it. Of rows that are very wide as a method represents them only a part is kept so; the others are represented when picked.
+Gradients of the published linear softmax are two matrix products, so no graph is built.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -18,10 +20,11 @@ from unseen.gate import DETECTOR_EPOCHS, GatedScores, Scores, fit_detector, mean
 from unseen.linear import LinearScores, discriminant
 from unseen.methods.base import ClassStreams, GenerativeMethod, SamplesRepresented, Streams, stream_seed
 from unseen.recipe import Recipe
+from unseen.represented import PART, Rows, hold, in_parts
 from unseen.scaling import ScaledView
 
 ROWS_AT_ONCE = 16_384
-"""Rows synthesised, represented or scored together: bounds memory, not results."""
+"""Rows synthesised together: bounds memory, not results."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class ClassifierRows:
         synthetic: number of rows at the end that are synthetic.
     """
 
-    features: Tensor
+    features: Rows
     labels: Tensor
     weights: Tensor
     synthetic: int
@@ -73,26 +76,28 @@ class ClassifierRows:
         covariance, unless there are no others.
         """
         classes, targets = torch.unique(self.labels, return_inverse=True)
-        d, device = self.features.shape[1], self.features.device
-        total = torch.zeros(len(classes), dtype=torch.float64, device=device)
-        means = torch.zeros(len(classes), d, dtype=torch.float64, device=device)
-        for start in range(0, len(targets), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            weights = self.weights[part].double()
-            total.index_add_(0, targets[part], weights)
-            means.index_add_(0, targets[part], self.features[part].double() * weights[:, None])
+        d, weights = self.features.shape[1], self.weights.double()
+        total = weights.new_zeros(len(classes)).index_add_(0, targets, weights)
+        means = weights.new_zeros(len(classes), d)
+        for numbers, x in in_parts(self.features):
+            means.index_add_(0, targets[numbers], x.double() * weights[numbers, None])
         means /= total[:, None]
         real = len(targets) - self.synthetic or len(targets)
-        within = self.features[:real].double() - means[targets[:real]]
-        covariance = within.T @ within / max(1, real - len(torch.unique(targets[:real])))
+        covariance = weights.new_zeros(d, d)
+        for numbers, x in in_parts(self.features, real):
+            within = x.double() - means[targets[numbers]]
+            covariance.addmm_(within.T, within)
+        covariance /= max(1, real - len(torch.unique(targets[:real])))
         spread = covariance.diagonal().sqrt()
         spread = torch.where(spread > 0, spread, 1.0)
-        return Moments(classes, means / spread, covariance / spread / spread[:, None], spread.float())
+        covariance /= spread
+        covariance /= spread[:, None]
+        return Moments(classes, means / spread, covariance, spread.float())
 
 
 def represent(method: GenerativeMethod, x: Tensor) -> Tensor:
     """`method.represent` in chunks."""
-    return torch.cat([method.represent(part) for part in torch.split(x, ROWS_AT_ONCE)])
+    return torch.cat([method.represent(part) for part in torch.split(x, PART)])
 
 
 def classifier_rows(
@@ -111,26 +116,17 @@ def classifier_rows(
     ids = view.unseen.repeat_interleave(rows_per_class)
     streams = ClassStreams(seed, view.names, view.device)
     classes_at_once = max(1, ROWS_AT_ONCE // rows_per_class) * rows_per_class
-
-    def represent_real(part: slice) -> Tensor:
-        if isinstance(method, SamplesRepresented):
-            return method.represent_for_fitting(view.features[part], view.labels[part], streams)
-        return method.represent(view.features[part])
-
-    def represent_synthetic(ids: Tensor) -> Tensor:
-        if isinstance(method, SamplesRepresented):
-            return method.sample_represented(ids, streams)
-        return method.represent(method.sample(ids, streams))
-
-    first = method.represent(view.features[:1])
-    features = torch.empty(len(view.labels) + len(ids), first.shape[1], device=view.device)
-    for start in range(0, len(view.labels), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        features[: len(view.labels)][part] = represent_real(part)
-    for start in range(0, len(ids), classes_at_once):
-        part = slice(start, start + classes_at_once)
-        features[len(view.labels) :][part] = represent_synthetic(ids[part])
+    real = zip(torch.split(view.features, ROWS_AT_ONCE), torch.split(view.labels, ROWS_AT_ONCE), strict=True)
     labels = torch.cat([view.labels, ids])
+    if isinstance(method, SamplesRepresented):  # what it draws is represented already
+        parts = chain(
+            (method.represent_for_fitting(x, y, streams) for x, y in real),
+            (method.sample_represented(part, streams) for part in torch.split(ids, classes_at_once)),
+        )
+        features = hold(lambda x: x, method.represent(view.features[:1]), parts, len(labels))
+    else:
+        parts = chain((x for x, _ in real), (method.sample(part, streams) for part in torch.split(ids, classes_at_once)))
+        features = hold(method.represent, view.features[:1], parts, len(labels))
     weights = torch.ones(len(labels), device=view.device)
     weights[len(view.labels) :] = weight
     return ClassifierRows(features, labels, weights, len(ids))

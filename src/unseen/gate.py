@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from unseen.linear import LinearScores
 from unseen.methods.base import Streams, under
 from unseen.nn.learning import adam, descend, initialise
+from unseen.represented import Rows, in_parts
 
 HIDDEN = 512
 SEEN_A_BATCH = SYNTHETIC_A_BATCH = 64
 """Real seen rows, and synthetic unseen ones, in each batch of the detector."""
 DETECTOR_EPOCHS = 2
 """Epochs of the detector for each of the experts': 50 for 25, as published."""
-ROWS_AT_ONCE = 16_384
 
 
 class Detector(nn.Module):
@@ -59,7 +59,7 @@ def detector_loss(seen: Tensor, targets: Tensor, synthetic: Tensor) -> Tensor:
 
 
 def fit_detector(
-    seen: Tensor, targets: Tensor, synthetic: Tensor, *, classes: int, epochs: int, lr: float, seed: int
+    seen: Rows, targets: Tensor, synthetic: Rows, *, classes: int, epochs: int, lr: float, seed: int
 ) -> Iterator[Detector]:
     """The detector after each of its epochs. An epoch goes through as many batches as the seen rows fill.
 
@@ -152,9 +152,9 @@ class GatedScores:
 
 
 @torch.no_grad()
-def mean_entropy(detector: Detector, u: Tensor) -> Tensor:
+def mean_entropy(detector: Detector, u: Rows) -> Tensor:
     """(), over rows (n, k): of real seen training rows it is the published threshold."""
-    return torch.cat([entropy(detector(part)) for part in torch.split(u, ROWS_AT_ONCE)]).mean()
+    return torch.cat([entropy(detector(part)) for _, part in in_parts(u)]).mean()
 
 
 Scores = LinearScores | GatedScores

@@ -43,11 +43,11 @@ def discriminant(means: Tensor, covariance: Tensor, shrinkage: float) -> LinearS
         shrinkage: s, above 0 and at most 1.
     """
     d = means.shape[1]
-    identity = torch.eye(d, dtype=means.dtype, device=means.device)
     average = covariance.trace() / d
     if average <= NO_SPREAD * means.square().mean():
-        shrunk = identity
+        shrunk = torch.eye(d, dtype=means.dtype, device=means.device)
     else:
-        shrunk = (1 - shrinkage) * covariance + shrinkage * average * identity
+        shrunk = (1 - shrinkage) * covariance
+        shrunk.diagonal().add_(shrinkage * average)
     weight = torch.linalg.solve(shrunk, means.T).T
     return LinearScores(weight.float(), (-0.5 * (weight * means).sum(dim=1)).float())

@@ -33,13 +33,14 @@ def outcome_of(tiny_world: Callable[..., Dataset]) -> Callable[..., Outcome]:
 def test_figures_of_a_module_alone_are_those_of_its_cosines(outcome_of: Callable[..., Outcome]) -> None:
     outcome = outcome_of()
     test, view, trained = outcome.test, outcome.view, outcome.trained
-    predicted, among_unseen = {}, {}
+    predicted, among_unseen, margin = {}, {}, {}
     for kind, features in (("seen", test.seen_features), ("unseen", test.unseen_features)):
         x = outcome.predictor.scaler.rows(features, torch.device("cpu"))
         embeddings = view.embeddings - view.embeddings.mean(dim=0)
         with torch.no_grad():
             cosines = trained.fem(x) @ torch.nn.functional.normalize(embeddings, dim=1).T
         predicted[kind] = cosines.argmax(dim=1).numpy()
+        margin[kind] = ((cosines[:, view.seen].amax(dim=1) - cosines[:, view.unseen].amax(dim=1)) / 0.1).numpy()
         among_unseen[kind] = view.unseen[cosines[:, view.unseen].argmax(dim=1)].numpy()
 
     def mean_of_classes(labels: np.ndarray, right: np.ndarray) -> float:
@@ -56,6 +57,11 @@ def test_figures_of_a_module_alone_are_those_of_its_cosines(outcome_of: Callable
     into_seen = np.isin(predicted["unseen"], view.seen.numpy())
     assert found["leak_seen_to_unseen"] == pytest.approx(mean_of_classes(seen, into_unseen))
     assert found["leak_unseen_to_seen"] == pytest.approx(mean_of_classes(unseen, into_seen))
+    assert found["imbalance"] == pytest.approx(abs(S - U))
+    of_seen, of_unseen = mean_of_classes(seen, margin["seen"]), mean_of_classes(unseen, -margin["unseen"])
+    assert found["margin_seen"] == pytest.approx(of_seen, rel=1e-4), "in the module's logits, as in the history of losses"
+    assert found["margin_unseen"] == pytest.approx(of_unseen, rel=1e-4)
+    assert found["margin_gap"] == pytest.approx(abs(of_seen - of_unseen), rel=1e-4)
     assert S > 0.5, "it has learned something"
     assert outcome.row["diagnostic_evaluations"] == 1
     row = oracle(outcome, outcome.task.recipe, 0)

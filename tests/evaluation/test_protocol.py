@@ -77,6 +77,8 @@ def test_figures_are_those_of_the_predictions(blind: Outcome) -> None:
     assert row["leak_seen_to_unseen"] == pytest.approx(np.mean(shares))
     shares = [1 - np.isin(on_unseen[test.unseen_labels == c], unseen).mean() for c in np.unique(test.unseen_labels)]
     assert row["leak_unseen_to_seen"] == pytest.approx(np.mean(shares))
+    assert row["leak_gap"] == pytest.approx(abs(row["leak_unseen_to_seen"] - row["leak_seen_to_unseen"]))
+    assert row["imbalance"] == pytest.approx(abs(row["S"] - row["U"]))
 
 
 def test_a_row_says_how_its_figures_came_about(blind: Outcome, blind_task: Task) -> None:

@@ -312,6 +312,8 @@ def test_diagnoses_are_means_over_tasks(row: MakeRow) -> None:
     assert full.figures == {"nearest_own": 0.5}, "what one task lacks has no mean"
     assert linear.method == ("eszsl", "")
     assert linear.figures == {}
+    alone = [row("bsegn", seed=seed, module_alone={"H": 0.5, "margin_gap": gap}) for seed, gap in ((0, 1.5), (1, 0.5))]
+    assert [d.figures for d in diagnoses(alone)] == [{"margin_gap": pytest.approx(1.0)}]
 
 
 def test_rows_from_before_there_were_diagnoses_have_none(real_rows: list[Row]) -> None:

@@ -91,6 +91,10 @@ def demo_page(names: tuple[str, ...] = UNSEEN) -> Page:
         counts={"train": 1043, "test_seen": 262, "test_unseen": int(rows.sum())},
         results=(
             *(_result(method, *accuracies[method]) for method in METHODS),
+            {
+                **_result("bsegn", 0.31, 0.22, 0.33),
+                "module_alone": {"T1": 0.99, "U": 0.98, "S": 0.05, "H": 0.095, "AUSUC": 0.97},
+            },
             {**_result("oracle", 0.91, 0.62, 0.57), "oracle": True},
             {**_result("tfvaegan", 0.55, 0.44, 0.61), "protocol": "paper", "test_used_for_selection": True},
         ),

@@ -142,6 +142,20 @@ def test_importing_the_report_loads_no_heavy_package() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_a_module_says_alone_stands_below_its_method_and_is_never_the_best(html: str) -> None:
+    rows = html.split("<tbody>")[1].split("</tbody>")[0].split("<tr")[1:]
+    [place] = [k for k, row in enumerate(rows) if "its module alone" in row]
+    assert "<bdi>bsegn</bdi>" in rows[place - 1]
+    assert "diagnosis, no result" in rows[place]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", rows[place])
+    # T1, U, S, H, its interval, H without γ, AUSUC; pictures, width, steps, seconds
+    assert cells == ["99.0", "98.0", "5.0", "9.5", "–", "9.5", "97.0", "–", "–", "–", "–"]
+    assert "best" not in rows[place], "though some of it is higher than anything else"
+    assert "it chooses nothing" in html
+    bare = replace(demo_page(), results=demo_page().results[:3])
+    assert "module alone" not in render(bare)
+
+
 def test_best_is_marked_among_fair_rows_only(html: str) -> None:
     """The oracle and the row chosen on the test set are higher in every column, and carry no mark."""
     best = re.findall(r'<td class="accuracy best">([^<]*)</td>', html)

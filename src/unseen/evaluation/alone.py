@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from unseen.data.dataset import TestRows
-from unseen.evaluation.metrics import SeenUnseenCurve, class_weights, harmonic_mean, per_class_accuracy
+from unseen.evaluation.balance import domain_balance, margin_balance
+from unseen.evaluation.metrics import SeenUnseenCurve, harmonic_mean, per_class_accuracy
 from unseen.evaluation.predictor import Predictor
 from unseen.methods.base import GenerativeMethod, ScoresAlone
 from unseen.scaling import ScaledView
@@ -18,7 +19,7 @@ from unseen.scaling import ScaledView
 def module_alone(
     trained: GenerativeMethod | None, predictor: Predictor, view: ScaledView, test: TestRows
 ) -> dict[str, float] | None:
-    """T1, U, S, H, AUSUC and both leaks by the scores of the method's own module, with γ = 0; None where it has none.
+    """T1, U, S, H, AUSUC, `domain_balance` and `margin_balance` of the method's own module, with γ = 0; None where it has none.
 
     Args:
         predictor: of the whole system: the module sees features scaled as it does.
@@ -29,14 +30,14 @@ def module_alone(
     represent, scores = found
     alone = replace(predictor, represent=represent, generalized=scores, conventional=scores.only(view.unseen))
     on_seen, on_unseen = alone.decide(test.seen_features), alone.decide(test.unseen_features)
-    S = per_class_accuracy(test.seen_labels, on_seen.predict())
-    U = per_class_accuracy(test.unseen_labels, on_unseen.predict())
+    taken_for = on_seen.predict(), on_unseen.predict()
+    S, U = per_class_accuracy(test.seen_labels, taken_for[0]), per_class_accuracy(test.unseen_labels, taken_for[1])
     return {
         "T1": per_class_accuracy(test.unseen_labels, on_unseen.best_unseen),
         "U": U,
         "S": S,
         "H": harmonic_mean(S, U),
         "AUSUC": SeenUnseenCurve.of(on_seen, test.seen_labels, on_unseen, test.unseen_labels).area,
-        "leak_seen_to_unseen": float(class_weights(test.seen_labels) @ (on_seen.margin <= 0)),
-        "leak_unseen_to_seen": float(class_weights(test.unseen_labels) @ (on_unseen.margin > 0)),
+        **domain_balance(test.seen_labels, taken_for[0], test.unseen_labels, taken_for[1], predictor.unseen),
+        **margin_balance(test.seen_labels, on_seen, test.unseen_labels, on_unseen),
     }

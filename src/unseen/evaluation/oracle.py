@@ -17,6 +17,7 @@ from unseen.evaluation.protocol import Outcome, task_hash
 from unseen.final_classifier import ClassifierRows
 from unseen.methods.base import stream_seed
 from unseen.recipe import Recipe
+from unseen.represented import hold
 
 
 def oracle(outcome: Outcome, recipe: Recipe, seed: int) -> dict[str, Any]:
@@ -42,17 +43,16 @@ def oracle(outcome: Outcome, recipe: Recipe, seed: int) -> dict[str, Any]:
         raise DataError("no unseen class has two test rows, so no oracle can learn from one and be scored on the other")
     features, true = test.unseen_features[enough], test.unseen_labels[enough]
     first_half = _halves(true, seed)
-    real_seen = predictor.represent(view.features)
     predicted = np.empty(len(true), np.int64)
     conventional = np.empty_like(predicted)
     seen_accuracies = []
     for fitted_on in (first_half, ~first_half):
-        real_unseen = predictor.represent(predictor.scaler.rows(features[fitted_on], view.device))
+        real_unseen = predictor.scaler.rows(features[fitted_on], view.device)
         labels = torch.from_numpy(true[fitted_on]).to(view.device)
         # Every class counts as often as the mean seen class, so that the size of a half is no prior.
         weights = view.mean_seen_count / torch.bincount(labels)[labels]
         rows = ClassifierRows(
-            features=torch.cat([real_seen, real_unseen]),
+            features=hold(predictor.represent, view.features[:1], (view.features, real_unseen), len(view.labels) + len(labels)),
             labels=torch.cat([view.labels, labels]),
             weights=torch.cat([torch.ones(len(view.labels), device=view.device), weights]),
             synthetic=len(labels),
@@ -77,6 +77,8 @@ def oracle(outcome: Outcome, recipe: Recipe, seed: int) -> dict[str, Any]:
         "gamma": 0.0,
         "leak_seen_to_unseen": None,
         "leak_unseen_to_seen": None,
+        "leak_gap": None,
+        "imbalance": None,
         "module_alone": None,
         "diagnostic_evaluations": 0,
         "recipe": asdict(recipe),

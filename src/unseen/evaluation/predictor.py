@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,12 @@ from torch import Tensor
 
 from unseen.data.dataset import Ids, TestRows
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve
-from unseen.final_classifier import ROWS_AT_ONCE, ClassifierRows, fit_by_epoch, fit_final_classifier
+from unseen.final_classifier import ClassifierRows, fit_by_epoch, fit_final_classifier
 from unseen.gate import Scores
 from unseen.linear import LinearScores
 from unseen.recipe import Recipe
+from unseen.represented import PART, Represent, Rows, in_parts
 from unseen.scaling import ScaledView, Scaler
-
-Represent = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ class RepresentedRows:
 
 
 def _represented(features: NDArray[np.float32], scaler: Scaler, represent: Represent, device: torch.device) -> Iterator[Tensor]:
-    starts = range(0, max(1, len(features)), ROWS_AT_ONCE)  # one empty part where there is no row
-    return (represent(scaler.rows(features[s : s + ROWS_AT_ONCE], device)) for s in starts)
+    starts = range(0, max(1, len(features)), PART)  # one empty part where there is no row
+    return (represent(scaler.rows(features[s : s + PART], device)) for s in starts)
 
 
 def as_they_are(x: Tensor) -> Tensor:
@@ -159,10 +158,10 @@ def conventional_by_epoch(
     return fit_by_epoch(rows.only_synthetic(), view.unseen, recipe, seed)
 
 
-def spread_of_margin(scores: Scores, x: Tensor, view: ScaledView) -> float:
+def spread_of_margin(scores: Scores, x: Rows, view: ScaledView) -> float:
     """Standard deviation of (max seen − max unseen) over rows x: the unit in which γ is stated."""
     margins = []
-    for part in torch.split(x, ROWS_AT_ONCE):
+    for _, part in in_parts(x):
         s = scores(part)
         margins.append(s[:, view.seen].amax(dim=1) - s[:, view.unseen].amax(dim=1))
     return max(float(torch.cat(margins).std()), 1e-12)

@@ -24,12 +24,12 @@ import unseen
 from unseen.data.dataset import Dataset, Ids, TestRows, TrainingView, TransductiveView
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.alone import module_alone
+from unseen.evaluation.balance import domain_balance
 from unseen.evaluation.best_on_test import BestOnTest
 from unseen.evaluation.cost import Meter
 from unseen.evaluation.metrics import (
     Decisions,
     SeenUnseenCurve,
-    class_weights,
     harmonic_mean,
     interval_of_h,
     per_class_accuracy,
@@ -63,8 +63,9 @@ class Task:
         method: which method.
         hyperparameters: of the method; for a closed-form method an instance of it.
         recipe: what surrounds it; `blind` replaces the parts that it chooses.
-        settings_from: `published`, `default`, `folds` (a preset that `blind` chose earlier; where that was elsewhere, `folds
-            of another split` or `folds of other data`) or `user`.
+        settings_from: `published` (a benchmark's preset; of a method that is re-created, that most of it is inferred),
+            `default`, `folds` (a preset that `blind` chose earlier; where that was elsewhere, `folds of another split` or
+            `folds of other data`) or `user`.
         protocol, seed: as they say.
         selection: what `blind` chose earlier on this very split; given, nothing is chosen again.
         device: where to compute.
@@ -376,10 +377,8 @@ def measure(
     gamma = recipe.gamma * predictor.spread
     if conventional is None:
         conventional = predictor.predict_unseen(test.unseen_features)
-    seen_right = on_seen.predict(gamma) == test.seen_labels
-    unseen_right = on_unseen.predict(gamma) == test.unseen_labels
-    S = float(class_weights(test.seen_labels) @ seen_right)
-    U = float(class_weights(test.unseen_labels) @ unseen_right)
+    seen_taken_for, unseen_taken_for = on_seen.predict(gamma), on_unseen.predict(gamma)
+    S, U = per_class_accuracy(test.seen_labels, seen_taken_for), per_class_accuracy(test.unseen_labels, unseen_taken_for)
     alone = module_alone(trained, predictor, view, test)
     dataset, split = task.dataset, task.dataset.split(task.split)
     seconds = {**meter.seconds, "scoring": time.monotonic() - begun}
@@ -397,10 +396,11 @@ def measure(
         "H_without_gamma": harmonic_mean(
             per_class_accuracy(test.seen_labels, on_seen.predict()), per_class_accuracy(test.unseen_labels, on_unseen.predict())
         ),
-        "H_interval": interval_of_h(test.seen_labels, seen_right, test.unseen_labels, unseen_right),
+        "H_interval": interval_of_h(
+            test.seen_labels, seen_taken_for == test.seen_labels, test.unseen_labels, unseen_taken_for == test.unseen_labels
+        ),
         "gamma": recipe.gamma,
-        "leak_seen_to_unseen": float(class_weights(test.seen_labels) @ (on_seen.margin <= gamma)),
-        "leak_unseen_to_seen": float(class_weights(test.unseen_labels) @ (on_unseen.margin > gamma)),
+        **domain_balance(test.seen_labels, seen_taken_for, test.unseen_labels, unseen_taken_for, predictor.unseen),
         "test_pictures": len(test.seen_labels) + len(test.unseen_labels),
         "train_rows": len(view.labels),
         "seen_classes": len(view.seen),

@@ -195,7 +195,8 @@ class Diagnosis:
     Args:
         leak_unseen_to_seen, leak_seen_to_unseen: shares of test rows that are taken for a class of the other kind, with γ.
         gap: |S − U|.
-        figures: whatever else was measured in all of these tasks, such as how synthetic rows lie to real ones.
+        figures: whatever else was measured in all of these tasks, such as how synthetic rows lie to real ones; of a module
+            that scores by itself the `margin_gap`.
     """
 
     data: Data
@@ -212,7 +213,7 @@ def diagnoses(rows: Iterable[Row]) -> list[Diagnosis]:
     groups = _grouped(rows, lambda row: (data_of(row), row["protocol"], method_of(row)))
     found = []
     for (data, protocol, method), group in sorted(groups.items()):
-        tables = [row.get("diagnosis") or {} for row in group]
+        tables = [_measured(row) for row in group]
         names = [name for name in tables[0] if all(table.get(name) is not None for table in tables)]
         found.append(
             Diagnosis(
@@ -226,6 +227,11 @@ def diagnoses(rows: Iterable[Row]) -> list[Diagnosis]:
             )
         )
     return found
+
+
+def _measured(row: Row) -> dict[str, Any]:
+    alone = row.get("module_alone") or {}
+    return {**(row.get("diagnosis") or {}), "margin_gap": alone.get("margin_gap")}
 
 
 # ------------------------------------------------------------------------------------------------------------ overlap

@@ -28,7 +28,8 @@ class Generative:
         build: (view, hyper-parameters, seed) → the method, untrained.
         schedule: hyper-parameters → batch size and loops of the method that `build` makes of them.
         default: (seen classes, d, a) → hyper-parameters and recipe for data without a preset.
-        presets: published hyper-parameters and recipes by benchmark.
+        presets: hyper-parameters and recipes by benchmark.
+        presets_from: where these come from, as a result says it: `published` by the method's own authors, or else.
         scalings: at most three; `blind` tries all of them.
         ablations: rows of an ablation table below the whole method: name → hyper-parameters that it changes.
         search: hyper-parameter → what `unseen tune` tries.
@@ -46,6 +47,7 @@ class Generative:
     ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     search: Mapping[str, Range] = field(default_factory=dict)
     transductive: bool = False
+    presets_from: str = "published"
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             scalings=bsegn.SCALINGS,
             ablations=bsegn.ABLATIONS,
             search=bsegn.SEARCH,
+            presets_from="inferred, but for what TF-VAEGAN published",
         ),
         Generative(
             "sddn",
@@ -198,6 +201,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             scalings=sddn.SCALINGS,
             ablations=sddn.ABLATIONS,
             search=sddn.SEARCH,
+            presets_from="inferred, but for what SDGZSL published",
         ),
     )
 }

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,8 @@ from unseen.nn.vaegan import Encoder, Generator, semantic_reconstruction, vae_lo
 from unseen.recipe import Recipe
 from unseen.scaling import ScaledView, Scaling
 
-ROWS_AT_ONCE = 16_384
+Balance = Literal["B1", "B2", "B3", "B4"]
+ROWS_AT_ONCE = 4096
 """Rows of which the levels of Ψ are measured together: bounds memory, not results."""
 
 
@@ -71,8 +72,10 @@ class Hyperparameters:
         fem: there is a module M. Without it, lambda_fem and lambda_bal must be 0 too.
         tau: temperature τ of M's logits.
         eta: weight η of the semantic-to-feature half of the contrastive loss.
-        balance: `B1` matches mean responses of both domains, `B2` closes every row's own margin.
+        balance: `B1` matches mean responses of both domains, `B2` closes every row's own margin, `B3` matches the probability
+            that leaks to the other domain, `B4` the share of both domains.
         lambda_bal: weight of the balance loss in M's objective.
+        balance_in_generator: what G hears through M is all of M's objective, balance included.
         lambda_fem: weight of the contrastive loss through M in the generator's objective; 0 trains M without G's hearing of it.
         warm_up: epochs in which lambda_fem counts as 0, as M is still random.
         centre_phi: φ_c are the embeddings less their mean. Attributes have large cosines, which squeeze the softmax; without
@@ -103,8 +106,9 @@ class Hyperparameters:
     fem: bool = True
     tau: float = 0.1
     eta: float = 0.5
-    balance: Literal["B1", "B2"] = "B1"
+    balance: Balance = "B1"
     lambda_bal: float = 1.0
+    balance_in_generator: bool = False
     lambda_fem: float = 0.1
     warm_up: int = 10
     centre_phi: bool = True
@@ -130,8 +134,8 @@ class Hyperparameters:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or a number above it")
         if self.cycle_layers not in (1, 2):
             raise SettingsError(f"cycle_layers={self.cycle_layers} cannot work; give 1 or 2")
-        if self.balance not in ("B1", "B2"):
-            raise SettingsError(f"balance={self.balance!r} is neither 'B1' nor 'B2'")
+        if self.balance not in get_args(Balance):
+            raise SettingsError(f"there is no balance={self.balance!r}; there are {', '.join(get_args(Balance))}")
         if not self.fem and (self.lambda_fem or self.lambda_bal or self.mfim_semantic):
             raise SettingsError(
                 "fem=false leaves out the module that lambda_fem, lambda_bal and mfim_semantic work on; "
@@ -156,15 +160,16 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
 SCALINGS: tuple[Scaling, ...] = ("l2",)
 """What `blind` tries: on the folds of the emoji data better than whitened features, and each more costs its time again."""
 
-_NO_MODULE: Mapping[str, Any] = {"fem": False, "lambda_fem": 0.0, "lambda_bal": 0.0}
+_NO_MODULE: Mapping[str, Any] = {"fem": False, "lambda_fem": 0.0, "lambda_bal": 0.0, "mfim_semantic": False}
+_NO_LEVELS: Mapping[str, Any] = {"mfim": False, "mfim_standardised": False, "mfim_semantic": False}
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
-    # A0, A1, A3, A4 and A9 of docs/methods/bsegn.md; A5 is the whole method.
-    "VAE-GAN + cycle": {**_NO_MODULE, "mfim": False},
-    "+ integrated levels": _NO_MODULE,
-    "+ contrastive module": {"lambda_bal": 0.0, "mfim": False},
-    "+ contrastive module, balanced": {"mfim": False},
-    "whole, no cycle of unseen fakes": {"cycle_unseen": False},
+    # A5 is the whole method.
+    "A0 VAE-GAN + cycle": {**_NO_MODULE, **_NO_LEVELS},
+    "A1 A0 + integrated levels": _NO_MODULE,
+    "A3 A0 + contrastive module": {**_NO_LEVELS, "lambda_bal": 0.0},
+    "A4 A3 + balance": _NO_LEVELS,
+    "A9 whole, no cycle of unseen fakes": {"cycle_unseen": False},
 }
 """Row of an ablation table → what it changes."""
 
@@ -325,15 +330,41 @@ def responses(o: Logits) -> Responses:
     )
 
 
-def balance_of_domains(r: Responses) -> Tensor:
+def balance_of_domains(o: Logits) -> Tensor:
     """B1: (E in_s − E in_u)² + (E out_s − E out_u)². Both domains answer alike on average, however many classes each has."""
+    r = responses(o)
     loss: Tensor = (r.in_s.mean() - r.in_u.mean()).square() + (r.out_s.mean() - r.out_u.mean()).square()
     return loss
 
 
-def balance_of_rows(r: Responses) -> Tensor:
+def balance_of_rows(o: Logits) -> Tensor:
     """B2: E (max_{c∈S} o_c − max_{c∈U} o_c)² over rows of both domains. It opposes telling them apart: take a small weight."""
+    r = responses(o)
     return torch.cat([r.in_s - r.out_s, r.in_u - r.out_u]).square().mean()
+
+
+def balance_of_leaks(o: Logits) -> Tensor:
+    """B3: (E_seen Σ_{c∈U} p_c − E_unseen Σ_{c∈S} p_c)², p the softmax over all C classes."""
+    s = o.seen_classes
+    seen_to_unseen = o.seen.softmax(dim=1)[:, s:].sum(dim=1).mean()
+    unseen_to_seen = o.unseen.softmax(dim=1)[:, :s].sum(dim=1).mean()
+    return (seen_to_unseen - unseen_to_seen).square()
+
+
+def balance_of_shares(o: Logits) -> Tensor:
+    """B4: KL([E Σ_{c∈S} p_c, E Σ_{c∈U} p_c] ‖ [½, ½]), E over rows of both domains, of which there are as many."""
+    p = torch.cat([o.seen, o.unseen]).softmax(dim=1).mean(dim=0)
+    shares = torch.stack([p[: o.seen_classes].sum(), p[o.seen_classes :].sum()])
+    return torch.xlogy(shares, 2 * shares).sum()
+
+
+BALANCES: Mapping[Balance, Callable[[Logits], Tensor]] = {
+    "B1": balance_of_domains,
+    "B2": balance_of_rows,
+    "B3": balance_of_leaks,
+    "B4": balance_of_shares,
+}
+"""L_bal by the setting `balance`."""
 
 
 # ------------------------------------------------------------------------------------------------------------- method
@@ -446,23 +477,22 @@ class BSeGN(nn.Module):
             noise = self.streams.normal("fem noise", len(x), self.latent, dtype=x.dtype)
             fake = self._observed(self.generator(noise, self.embeddings[u]), "fem output")
         o = self._logits(fem, x, y, fake, u)
-        r = responses(o)
+        balance = BALANCES[s.balance](o) if s.lambda_bal > 0 else None
         loss = con = contrastive(o, s.eta)
         log = {"contrastive": con.detach()}
-        if s.lambda_bal > 0:
-            balance = balance_of_domains(r) if s.balance == "B1" else balance_of_rows(r)
+        if balance is not None:
             loss = loss + s.lambda_bal * balance
             log["balance"] = balance.detach()
         descend(loss, self.optimisers["fem"])
         self._levels_measured = False
-        log["margin of seen"] = (r.in_s - r.out_s).detach().mean()
-        log["margin of unseen"] = (r.in_u - r.out_u).detach().mean()
-        return log
+        r = Responses(*(response.detach().mean() for response in responses(o)))
+        return log | {"margin of seen": r.in_s - r.out_s, "margin of unseen": r.in_u - r.out_u}
 
     def _train_generator(self, x: Tensor, y: Tensor, condition: Tensor, fem: SemanticModule | None) -> dict[str, Tensor]:
         """Minimise L_V − γ mean D(x̂ˢ, c) + λ_cyc L_cyc + λ_fem L_con(x̂ˢ ∪ x̂ᵘ) over E and G; D, R and M are frozen.
 
-        L_cyc = ℓ(R(x̂ˢ), c_y) + ℓ(R(x̂ᵘ), c_u). All features are made in one pass.
+        L_cyc = ℓ(R(x̂ˢ), c_y) + ℓ(R(x̂ᵘ), c_u). With `balance_in_generator`, L_con + λ_bal L_bal is in the place of L_con. All
+        features are made in one pass.
 
         Args:
             condition: embeddings of y, perturbed where `embedding_noise` asks for it.
@@ -500,7 +530,10 @@ class BSeGN(nn.Module):
             loss = loss + s.lambda_cyc * cycle
             log["cycle"] = cycle.detach()
         if fem is not None:
-            through = contrastive(self._logits(fem, fake, y, fake_unseen, u), s.eta)
+            o = self._logits(fem, fake, y, fake_unseen, u)
+            through = contrastive(o, s.eta)
+            if s.balance_in_generator and s.lambda_bal > 0:
+                through = through + s.lambda_bal * BALANCES[s.balance](o)
             loss = loss + s.lambda_fem * through
             log["through module"] = through.detach()
         descend(loss, self.optimisers["encoder"], self.optimisers["generator"])
@@ -580,10 +613,10 @@ class BSeGN(nn.Module):
         self._levels_measured = True
 
     def alone(self) -> tuple[Callable[[Tensor], Tensor], LinearScores] | None:
-        """What M says without synthesis: the map x → n(M(x)), and of its values the scores cos(M(x), φ_c) of all classes."""
+        """What M says without synthesis: the map x → n(M(x)), and of its values the logits o_c(x) of all classes."""
         if self.fem is None:
             return None
-        semantics = self._semantics()
+        semantics = self._semantics() / self.settings.tau
         return torch.no_grad()(self.fem), LinearScores(semantics, torch.zeros(len(semantics), device=semantics.device))
 
     # -- checkpoints

@@ -118,7 +118,8 @@ class Page:
         counts: rows in "train", "test_seen", "test_unseen".
         results: one row a method. Shown in the table: method, protocol, T1, U, S, H, H_without_gamma, H_interval (low,
             high), AUSUC, test_pictures, hidden_width, steps, seconds, test_used_for_selection; a missing or None value
-            is a dash. Rows with `test_used_for_selection` or `oracle` true are marked and cannot be the best. Every other
+            is a dash. Rows with `test_used_for_selection` or `oracle` true are marked and cannot be the best. Where
+            `module_alone` holds figures, they stand in a line of their own below, which cannot be the best either. Every other
             key (hyper-parameters and where they come from, seed, hashes, versions) is listed below the table.
         curves: one a method.
         projection: of one method.

@@ -20,8 +20,12 @@ World = Callable[..., ScaledView]
 EPOCH = 2
 
 
+PUBLISHED = {"relation_loss": "squares", "independence": "judges"}
+"""Which data without a preset do not get, as SDDN's page tells."""
+
+
 def narrow(**changes: object) -> sddn.Hyperparameters:
-    return replace(default(12, 24, 8)[0], hidden=16, half=6, batch_size=8, **changes)  # type: ignore[arg-type]
+    return replace(default(12, 24, 8)[0], **{"hidden": 16, "half": 6, "batch_size": 8, **PUBLISHED, **changes})  # type: ignore[arg-type]
 
 
 def after_training(view: ScaledView, settings: sddn.Hyperparameters, steps: int = 8) -> dict[str, Tensor]:
@@ -39,6 +43,7 @@ def test_presets_are_those_that_sddn_took_over_from_it() -> None:
     for name, (settings, recipe) in PRESETS.items():
         theirs, their_recipe = sddn.PRESETS[name]
         assert recipe == their_recipe
+        assert vars(settings).items() >= PUBLISHED.items()
         assert {f.name for f in fields(settings) if getattr(settings, f.name) != getattr(theirs, f.name)} == dropped
 
 

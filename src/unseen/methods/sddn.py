@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from unseen.errors import SettingsError
 from unseen.methods.base import (
@@ -80,11 +81,15 @@ class Hyperparameters:
         lambda_rec: reconstruction of x and a from their halves; 0 leaves the disentanglement out.
         lambda_cross: the same with semantic halves exchanged.
         lambda_rel: semantic relation matching.
+        relation_loss: of Q's scores: `squares` of their sigmoids' errors, as SDGZSL has it, or the `softmax` over the classes
+            of the batch, in which the one true class does not drown among many.
         relate_to: Q compares h_s with the `latent` g_s or with the `embedding` itself, as SDGZSL does.
         lambda_m: training of M; 0 leaves M out.
         detach_predictor: M's loss stops at M.
-        lambda_tc: independence of the halves; 0 leaves its discriminators out.
-        rho0: that weight grows by this share an epoch, up to 1.
+        lambda_tc: independence of the halves; 0 leaves it out.
+        independence: by discriminators, the `judges`, or as squared cross-`covariance`, which cannot fall below 0 and takes a
+            lambda_tc of another size, as it is a sum over pairs of dimensions.
+        rho0: lambda_tc grows by this share an epoch, up to 1.
         lambda_dis: weight of the discriminators' own loss.
         dis_step: steps with the independence term for each step of the discriminators.
         detach_refiner: what follows S does not reach it.
@@ -124,10 +129,12 @@ class Hyperparameters:
     lambda_rec: float = 1.0
     lambda_cross: float = 0.0
     lambda_rel: float = 5.0
+    relation_loss: Literal["squares", "softmax"] = "squares"
     relate_to: Literal["latent", "embedding"] = "latent"
     lambda_m: float = 0.1
     detach_predictor: bool = False
     lambda_tc: float = 0.003
+    independence: Literal["judges", "covariance"] = "judges"
     rho0: float = 0.0001
     lambda_dis: float = 0.3
     dis_step: int = 3
@@ -156,6 +163,8 @@ class Hyperparameters:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SettingsError(f"there is no {name}={getattr(self, name)!r}; there are {', '.join(choices)}")
+        if self.generator == "cvae" and self.batch_size == 1:
+            raise SettingsError("batch_size=1 cannot work, as G normalises over the batch; give 2 or more, or generator=vaegan")
         if self.lambda_sd == 0 and self.lambda_cg > 0:
             raise SettingsError(
                 "lambda_sd=0 leaves out the self-teacher, whose soft labels lambda_cg needs; set lambda_cg=0 too"
@@ -175,7 +184,9 @@ _CHOICES = {
     "generator": ("cvae", "vaegan"),
     "heads": ("all", "seen"),
     "teacher": ("pyramid", "mlp"),
+    "relation_loss": ("squares", "softmax"),
     "relate_to": ("latent", "embedding"),
+    "independence": ("judges", "covariance"),
     "fusion": ("F0", "F2", "F4", "F5"),
 }
 
@@ -251,6 +262,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "B5a whole, no soft labels": {"alpha": 0.0},
     "B5b whole, no feature distillation": {"beta": 0.0},
     "B6 whole, no relation matching": {"lambda_rel": 0.0},
+    "B7 whole, no independence": {"lambda_tc": 0.0},
     "B8 whole, distilled on seen classes only": {"unseen_rows": False},
 }
 """Row of an ablation table → what it changes."""
@@ -266,7 +278,7 @@ SEARCH: Mapping[str, Range] = {
     "warm_up": Ints(0, 30),
     "lambda_rel": Floats(0.03, 100.0, log=True),
     "lambda_m": Floats(0.01, 3.0, log=True),
-    "lambda_tc": Floats(1e-3, 3.0, log=True),
+    "lambda_tc": Floats(1e-6, 3.0, log=True),
     "rho0": Floats(1e-4, 0.1, log=True),
     "kappa0": Floats(1e-3, 1.0, log=True),
     "encoder_dropout": Floats(0.0, 0.5),
@@ -287,7 +299,7 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     """
     hyperparameters = Hyperparameters(
         hidden=256 if d <= 1536 else 512,
-        half=256,
+        half=min(1024, max(256, d)),
         refiner=128,
         latent=min(16, a),
         lr=1e-3,
@@ -295,8 +307,9 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
         kappa0=0.1,
         rho0=0.02,
         lambda_rel=1.0,
-        lambda_tc=0.001,  # with 0.1 E_v outruns its judge, and the term falls without end
-        dis_step=2,
+        relation_loss="softmax",  # of the published squares nothing is learnt where a batch has many classes
+        lambda_tc=1e-5,
+        independence="covariance",  # E_v and E_a outrun the judges, whose term then falls without end
         warm_up=10,
         embedding_noise=1.0,
         sample_noise=True,
@@ -500,13 +513,14 @@ class Relation(nn.Module):
     """Q before its sigmoid: (h_s, g) → score; half + half → H → 1.
 
     The first layer is split, W[h, g] = W_h h + W_g g, so its products are made once a row and once a class, not once a pair.
+    A softmax over classes takes no notice of the last bias, so there it has none.
     """
 
-    def __init__(self, half: int, semantic: int, hidden: int) -> None:
+    def __init__(self, half: int, semantic: int, hidden: int, bias: bool = True) -> None:
         super().__init__()
         self.visual = nn.Linear(half, hidden, bias=False)
         self.semantic = nn.Linear(semantic, hidden)
-        self.score = nn.Linear(hidden, 1)
+        self.score = nn.Linear(hidden, 1, bias=bias)
 
     def forward(self, h_s: Tensor, g: Tensor) -> Tensor:
         """(n, half) and (K, ·) → (n, K)."""
@@ -529,6 +543,18 @@ def relation_loss(scores: Tensor, y: Tensor) -> Tensor:
     return (squares * weight).sum() / (len(scores) * weight.sum())
 
 
+def relation_cross_entropy(scores: Tensor, y: Tensor) -> Tensor:
+    """L_rel the other way: mean over rows i of −log softmax_c(score_ic) at c = y_i, over the classes of the batch.
+
+    Args:
+        scores, y: as `relation_loss` takes them.
+    """
+    same = y[:, None] == y[None]
+    among = torch.logsumexp(scores - same.sum(dim=0).to(scores.dtype).log(), dim=1)  # m columns of a class weigh 1/m each
+    own = scores.reshape(-1, len(y), len(y)).diagonal(dim1=1, dim2=2)  # row i's class is that of column i
+    return among.mean() - own.mean()
+
+
 def permuted(h: Tensor, generator: torch.Generator) -> Tensor:
     """h^π: the two halves of the rows, each in a random order of its own, which leaves their marginals as they are."""
     left, right = h.chunk(2, dim=1)
@@ -539,6 +565,16 @@ def permuted(h: Tensor, generator: torch.Generator) -> Tensor:
 def dependence(logits: Tensor) -> Tensor:
     """L_tc = mean(P(h)₀ − P(h)₁): the log of how much likelier the halves are together than apart."""
     return (logits[:, 0] - logits[:, 1]).mean()
+
+
+def cross_covariance(h: Tensor) -> Tensor:
+    """‖Cov(h_s, h_n)‖²_F of the rows h = [h_s, h_n], Cov = H_sᵀ H_n / (B − 1) for centred halves.
+
+    By products of rows with rows, B × B, instead of the half × half matrix: ‖H_sᵀ H_n‖² = Σ (H_s H_sᵀ) ∘ (H_n H_nᵀ).
+    """
+    centred = h - h.mean(dim=0)
+    left, right = centred.chunk(2, dim=1)
+    return ((left @ left.T) * (right @ right.T)).sum() / max(1, len(h) - 1) ** 2
 
 
 def discrimination_loss(joint: Tensor, apart: Tensor) -> Tensor:
@@ -570,7 +606,8 @@ class SDDN(nn.Module):
 
         distils, disentangles, adversarial = s.lambda_sd > 0, s.lambda_rec > 0, s.generator == "vaegan"
         # About as many rows of an unseen class as of a seen one.
-        self.unseen_count = max(1, round(s.batch_size * len(view.unseen) / len(view.seen))) if len(view.unseen) else 0
+        rows = min(s.batch_size, len(view.labels))
+        self.unseen_count = max(1, round(rows * len(view.unseen) / len(view.seen))) if len(view.unseen) else 0
         self.uses_unseen_embeddings = distils and s.unseen_rows and self.unseen_count > 0
         classes = torch.cat([view.seen, view.unseen]) if self.uses_unseen_embeddings and s.heads == "all" else view.seen
         self.column = torch.full((len(view.names),), -1, device=view.device)
@@ -598,10 +635,11 @@ class SDDN(nn.Module):
         self.visual_decoder = Layers(latent, s.hidden, d) if disentangles else None
         self.semantic_encoder = Layers(a, half_hidden, latent) if disentangles else None
         self.semantic_decoder = Layers(latent, half_hidden, a) if disentangles else None
-        self.relation = Relation(s.half, related, s.hidden) if s.lambda_rel > 0 else None
+        self.relation = Relation(s.half, related, s.hidden, s.relation_loss == "squares") if s.lambda_rel > 0 else None
         self.predictor = Layers(s.half, s.hidden, s.half) if s.lambda_m > 0 else None
-        self.visual_judge = Layers(latent, judge, 2) if s.lambda_tc > 0 else None
-        self.semantic_judge = Layers(latent, judge, 2) if s.lambda_tc > 0 else None
+        judged = s.lambda_tc > 0 and s.independence == "judges"
+        self.visual_judge = Layers(latent, judge, 2) if judged else None
+        self.semantic_judge = Layers(latent, judge, 2) if judged else None
 
         self.to(view.device)
         parts = dict(self.named_children())
@@ -611,19 +649,19 @@ class SDDN(nn.Module):
         if self.student is not None:
             nn.init.zeros_(self.student.shift.weight)
 
-        def adam(*names: str, beta1: float = 0.9) -> torch.optim.Optimizer:
-            parameters = [p for name in names if name in parts for p in parts[name].parameters()]
+        def adam(parameters: list[Any], beta1: float = 0.9) -> torch.optim.Optimizer:
             return torch.optim.Adam(parameters, s.lr, (beta1, 0.999), weight_decay=s.weight_decay, fused=True)
 
-        # One Adam in the paper's lineage. The parts of it have no parameter and no loss in common, so this is the same.
-        self.optimisers = {"encoder": adam("encoder"), "generator": adam("generator", beta1=0.5 if adversarial else 0.9)}
+        def of(*names: str) -> list[Any]:
+            return [p for name in names for p in parts[name].parameters()]
+
+        apart = {"critic", "visual_judge", "semantic_judge"} | ({"generator"} if adversarial else set())
+        self.optimisers = {"main": adam(of(*(name for name in parts if name not in apart)))}
         if adversarial:
-            self.optimisers["critic"] = adam("critic", beta1=0.5)
-        apart = {"encoder", "generator", "critic", "visual_judge", "semantic_judge"}
-        if consistent := [name for name in parts if name not in apart]:
-            self.optimisers["consistency"] = adam(*consistent)
-        if self.visual_judge is not None:
-            self.optimisers["judges"] = adam("visual_judge", "semantic_judge")
+            self.optimisers["main"].add_param_group({"params": of("generator"), "betas": (0.5, 0.999)})
+            self.optimisers["critic"] = adam(of("critic"), beta1=0.5)
+        if judged:
+            self.optimisers["judges"] = adam(of("visual_judge", "semantic_judge"))
         if self.uses_unseen_embeddings:
             for name in ("unseen classes", "unseen noise", "unseen output"):
                 _ = self.streams[name]  # first drawn from after the warm-up, yet every checkpoint has them
@@ -631,7 +669,7 @@ class SDDN(nn.Module):
     # -- training
 
     def step(self, draw: Draw, clock: Clock) -> dict[str, Tensor]:
-        """Critic, if there is one; generation; self-distillation; disentanglement; then one step of E, G and all the others.
+        """Critic, if there is one; generation; self-distillation; disentanglement; then one backward pass and one Adam step.
 
         Every (dis_step + 1)-th step trains the judges of independence, and the others minimise it instead.
         """
@@ -639,28 +677,31 @@ class SDDN(nn.Module):
             raise SettingsError(
                 "these weights were trained with other classes, so they can only sample and represent; train anew"
             )
-        s, epoch = self.settings, clock.step // clock.steps_per_epoch
+        epoch = clock.step // clock.steps_per_epoch
         log: dict[str, Tensor] = {}
         x, y = draw() if self.critic is None else self._update_critic(self.critic, draw, log)
 
-        x_tilde, generation = self._generation(x, self._perturb(self.embeddings[y]), epoch, log)
-        rows = torch.cat([x, x_tilde.detach()])  # what follows does not reach G
-        consistency = x.new_zeros(())
+        x_tilde, loss = self._generation(x, self._perturb(self.embeddings[y]), epoch, log)
+        if self.student is not None or self.visual_encoder is not None:
+            loss = loss + self._consistency(x, x_tilde, y, clock, log)
+        descend(loss, self.optimisers["main"])
+        return log
+
+    def _consistency(self, x: Tensor, x_tilde: Tensor, y: Tensor, clock: Clock, log: dict[str, Tensor]) -> Tensor:
+        """λ_cg L_cg + λ_sd L_SD, and what follows of the halves. None of it but L_cg reaches E and G."""
+        s = self.settings
+        rows = torch.cat([x, x_tilde.detach()])
+        loss = x.new_zeros(())
         if self.student is not None:
-            x_hat, taught, distillation = self._distillation(rows, y, epoch, log)
-            consistency = consistency + s.lambda_sd * distillation
+            x_hat, taught, distillation = self._distillation(rows, y, clock.step // clock.steps_per_epoch, log)
+            loss = loss + s.lambda_sd * distillation
             if s.lambda_cg > 0:
-                kept = soft_label_loss(taught[: len(x)], self._student_logits(x_tilde), s.temperature)
-                generation = generation + s.lambda_cg * kept
-                log["kept soft labels"] = kept.detach()
+                kept = soft_label_loss(taught[: len(x)], self._frozen_logits(x_tilde), s.temperature)
+                loss, log["kept soft labels"] = loss + s.lambda_cg * kept, kept.detach()
             rows = x_hat.detach() if s.detach_refiner else x_hat
         if self.visual_encoder is not None:
-            consistency = consistency + self._disentanglement(rows, x, y, clock, log)
-
-        descend(generation, self.optimisers["encoder"], self.optimisers["generator"])
-        if "consistency" in self.optimisers:
-            descend(consistency, self.optimisers["consistency"])
-        return log
+            loss = loss + self._disentanglement(rows, x, y, clock, log)
+        return loss
 
     def _update_critic(self, critic: Critic, draw: Draw, log: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """`critic_iterations` updates, each on a fresh batch. Returns the last one."""
@@ -735,10 +776,13 @@ class SDDN(nn.Module):
             loss, log["features"] = loss + s.beta * features, features.detach()
         return levels[-1][: len(seen_rows)], taught_logits[: len(seen_rows)], loss
 
-    def _student_logits(self, x: Tensor) -> Tensor:
+    def _frozen_logits(self, x_tilde: Tensor) -> Tensor:
+        """p_S of x̃ before its softmax, for the coupling, whose gradient passes through S and stops at none of its weights."""
         assert self.student is not None
         assert self.student_head is not None
-        logits: Tensor = self.student_head(self.student(x)[-1])
+        frozen = [{name: p.detach() for name, p in part.named_parameters()} for part in (self.student, self.student_head)]
+        x_hat = functional_call(self.student, frozen[0], (x_tilde,))[-1]
+        logits: Tensor = functional_call(self.student_head, frozen[1], (x_hat,))
         return logits
 
     @torch.no_grad()
@@ -762,10 +806,10 @@ class SDDN(nn.Module):
         assert self.semantic_encoder is not None
         assert self.semantic_decoder is not None
         s, a = self.settings, self.embeddings[y]
-        noise = s.attribute_noise * self.streams.normal("attribute noise", *a.shape, dtype=a.dtype)
         h = self.visual_encoder(rows, self._dropout("visual encoder dropout", s.autoencoder_dropout))
         # Once with noise, for the autoencoder, and once without: the g_s of the classes that Q and M refer to.
-        g, g_clean = self.semantic_encoder(torch.cat([a + noise, a])).chunk(2)
+        noisy = a + s.attribute_noise * self.streams.normal("attribute noise", *a.shape, dtype=a.dtype)
+        g, g_clean = self.semantic_encoder(torch.cat([noisy, a])).chunk(2)
         h_s, h_n = h.chunk(2, dim=1)
         g_s_clean = g_clean[:, : s.half]
 
@@ -774,7 +818,8 @@ class SDDN(nn.Module):
         reconstruction = reconstruction + F.mse_loss(self.semantic_decoder(g), a)
         loss, log["halves rebuilt"] = s.lambda_rec * reconstruction, reconstruction.detach()
         if self.relation is not None:
-            related = relation_loss(self.relation(h_s, g_s_clean if s.relate_to == "latent" else a), y)
+            scores = self.relation(h_s, g_s_clean if s.relate_to == "latent" else a)
+            related = relation_loss(scores, y) if s.relation_loss == "squares" else relation_cross_entropy(scores, y)
             loss, log["relation"] = loss + s.lambda_rel * related, related.detach()
         if self.predictor is not None:
             predicted = self.predictor(h_s.detach() if s.detach_predictor else h_s)
@@ -788,14 +833,19 @@ class SDDN(nn.Module):
                 )
                 crossed = crossed + F.mse_loss(swapped, x.repeat(2, 1))
                 loss, log["crossed"] = loss + s.lambda_cross * crossed, crossed.detach()
-        if self.visual_judge is not None and self.semantic_judge is not None:
-            if clock.step % (s.dis_step + 1) == 0:
-                log["judges"] = self._update_judges(self.visual_judge, self.semantic_judge, h.detach(), g.detach())
-            else:
-                tied = dependence(self.visual_judge(h)) + dependence(self.semantic_judge(g))
-                rho = min(1.0, s.rho0 * (clock.step // clock.steps_per_epoch))
-                loss, log["dependence"] = loss + s.lambda_tc * rho * tied, tied.detach()
+        if s.lambda_tc > 0 and (tied := self._dependence(h, g, clock, log)) is not None:
+            rho = min(1.0, s.rho0 * (clock.step // clock.steps_per_epoch))
+            loss, log["dependence"] = loss + s.lambda_tc * rho * tied, tied.detach()
         return loss
+
+    def _dependence(self, h: Tensor, g: Tensor, clock: Clock, log: dict[str, Tensor]) -> Tensor | None:
+        """L_tc of the halves; None where it is the judges' turn, who learn instead."""
+        if self.visual_judge is None or self.semantic_judge is None:
+            return cross_covariance(h) + cross_covariance(g)
+        if clock.step % (self.settings.dis_step + 1) == 0:
+            log["judges"] = self._update_judges(self.visual_judge, self.semantic_judge, h.detach(), g.detach())
+            return None
+        return dependence(self.visual_judge(h)) + dependence(self.semantic_judge(g))
 
     def _update_judges(self, visual: Layers, semantic: Layers, h: Tensor, g: Tensor) -> Tensor:
         """P_v and P_a learn to tell halves of one row from halves of two."""
@@ -854,6 +904,16 @@ class SDDN(nn.Module):
             return h_s
         parts = [h_s, self.predictor(h_s)]
         return torch.cat([*parts, x_hat] if self.settings.fusion == "F4" else parts, dim=1)
+
+    @torch.no_grad()
+    def parts(self, x: Tensor) -> dict[str, Tensor]:
+        """(n, d) → `x_hat` (n, d), `h_s` and `h_n` (n, half), as far as they are built; for diagnoses."""
+        shown: dict[str, Tensor] = {}
+        if self.student is not None:
+            x = shown["x_hat"] = self.student(x)[-1]
+        if self.visual_encoder is not None:
+            shown["h_s"], shown["h_n"] = self.visual_encoder(x).chunk(2, dim=1)
+        return shown
 
     # -- checkpoints
 

@@ -42,7 +42,7 @@ def oracle(outcome: Outcome, recipe: Recipe, seed: int) -> dict[str, Any]:
     if not enough.any():
         raise DataError("no unseen class has two test rows, so no oracle can learn from one and be scored on the other")
     features, true = test.unseen_features[enough], test.unseen_labels[enough]
-    first_half = _halves(true, seed)
+    first_half = halves(true, seed)
     predicted = np.empty(len(true), np.int64)
     conventional = np.empty_like(predicted)
     seen_accuracies = []
@@ -89,7 +89,7 @@ def oracle(outcome: Outcome, recipe: Recipe, seed: int) -> dict[str, Any]:
     return row | {"task_hash": task_hash(row)}
 
 
-def _halves(labels: Ids, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def halves(labels: Ids, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """(n,) true for half the rows of each class."""
     generator = np.random.default_rng(seed)
     half = np.zeros(len(labels), np.bool_)

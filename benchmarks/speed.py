@@ -4,7 +4,8 @@ The plain forms are those that the tests prove equal. TF-VAEGAN's (tests/methods
 critic passes, double backward for the penalty, graphs for fakes. GSMFlow's and DFCA's (tests/methods/test_gsmflow.py,
 test_dfca.py): one first layer for feature and condition, the condition computed for each row, all pairs of rows and classes in
 the relation network, two backward passes; synthesis class by class. BSeGN's (test_bsegn.py): as TF-VAEGAN's, and a loop over
-classes. Adam is unfused in all. Both forms see the same batches; runs alternate, seconds are of the processor, and the median
+classes. SDDN's (test_sddn.py): real, rebuilt and synthetic rows each by themselves, all pairs in the relation network; class by
+class too. Adam is unfused in all. Both forms see the same batches; runs alternate, seconds are of the processor, and the median
 of the paired ratios counts, so a machine whose speed drifts does not matter. `--published` adds AWA2's full widths.
 
 Of BSeGN's final classifier the peak memory is measured too: with all represented rows held, and with a quarter of them.
@@ -31,6 +32,7 @@ sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("methods", "nn", "he
 import test_bsegn  # noqa: E402
 import test_dfca  # noqa: E402
 import test_gsmflow  # noqa: E402
+import test_sddn  # noqa: E402
 import torch  # noqa: E402
 from test_critic import plain_penalty  # noqa: E402
 from test_tfvaegan import PlainTrainer, RecordedStreams, weights  # noqa: E402
@@ -38,7 +40,7 @@ from test_tfvaegan import PlainTrainer, RecordedStreams, weights  # noqa: E402
 from unseen import represented  # noqa: E402
 from unseen.evaluation.protocol import versions  # noqa: E402
 from unseen.final_classifier import classifier_rows, fit_final_classifier  # noqa: E402
-from unseen.methods import bsegn, dfca, gsmflow  # noqa: E402
+from unseen.methods import bsegn, dfca, gsmflow, sddn  # noqa: E402
 from unseen.methods.base import ClassStreams, Clock  # noqa: E402
 from unseen.methods.tfvaegan import PRESETS, TFVAEGAN  # noqa: E402
 from unseen.nn.critic import Critic, update_critic  # noqa: E402
@@ -91,11 +93,18 @@ def of_bsegn(published: bool) -> Iterator[tuple[str, Row]]:
     yield "BSeGN, final softmax on 16000 rows of Ψ", measure_memory(1024)
 
 
+def of_sddn(published: bool) -> Iterator[tuple[str, Row]]:
+    for hidden in (512, *((2048,) if published else ())):
+        for part in ("step", "relation", "synthesis"):
+            yield f"SDDN, width {hidden}, {part}", measure_sddn(hidden, part)
+
+
 MEASURED: dict[str, Callable[[bool], Iterator[tuple[str, Row]]]] = {
     "tfvaegan": of_tfvaegan,
     "gsmflow": of_gsmflow,
     "dfca": of_dfca,
     "bsegn": of_bsegn,
+    "sddn": of_sddn,
 }
 """Method → its rows, with what is printed of each; the argument says whether at the published widths too."""
 
@@ -315,6 +324,37 @@ def fit_classifier(hidden: int, bound: int) -> tuple[int, float, torch.Tensor]:
 def peak_bytes() -> int:
     """Of this process, on Linux; `ru_maxrss` would count what its parent had in memory when it began."""
     return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+
+def measure_sddn(hidden: int, part: str) -> Row:
+    """Paired times at AWA2's shape, batch 64: of one step past the warm-up, of the relation term of its 128 rows with its
+    gradients, of 200 synthetic rows of each unseen class."""
+    view, generator = awa2(640)
+    settings = replace(sddn.PRESETS["awa2"][0], hidden=hidden, refiner=hidden, half=hidden)
+    method = sddn.SDDN(view, settings, seed=1)
+    streams = method.streams = test_sddn.RecordedStreams(seed=1)
+    plain = test_sddn.PlainTrainer(method, view, settings)
+    step = 2 * settings.warm_up * test_sddn.EPOCH + 1  # not the judges' turn
+    ids = view.unseen.repeat_interleave(200)
+    pairs = []
+    for _ in range(PAIRS + 1):  # the first pair warms up
+        rows = torch.randperm(640, generator=generator)[:64]
+        batch = view.features[rows], view.labels[rows]
+        h_s, g_s = torch.randn(128, hidden, generator=generator), torch.randn(50, hidden, generator=generator)[batch[1]]
+        if part == "step":
+            ours = timed(lambda batch=batch: method.step(lambda: batch, Clock(step, test_sddn.EPOCH)))
+            theirs = timed(lambda batch=batch: plain.iteration(*batch, step, streams.drawn))
+        elif part == "relation":
+            y = batch[1]
+            ours = timed(lambda h=h_s, g=g_s, y=y: sddn.relation_loss(method.relation(h, g), y).backward())
+            theirs = timed(lambda h=h_s, g=g_s, y=y: plain.relation(h, g, y).backward())
+        else:
+            made = [ClassStreams(0, view.names, view.device) for _ in range(2)]
+            ours = timed(lambda made=made: method.sample(ids, made[0]))
+            theirs = timed(lambda made=made: [method.sample(ids[ids == k], made[1]) for k in view.unseen])
+        pairs.append((theirs, ours))
+    what = {"step": "step", "relation": "relation term and its gradients", "synthesis": "synthesis of 10 classes"}[part]
+    return {"what": f"SDDN {what}, d 2048, a 85, batch 64", "hidden": hidden, **compared(pairs)}
 
 
 def awa2(rows: int) -> tuple[ScaledView, torch.Generator]:

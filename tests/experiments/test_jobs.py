@@ -41,7 +41,7 @@ def test_a_choice_and_its_run_come_to_what_one_blind_run_does(
     alone = json.loads(json.dumps(run(replace(task, threads=1)).row))
     drawn = {"diagnostic_evaluations"}  # a benchmark also scores what its page draws
     assert {k: row[k] for k in alone.keys() - MEASURED - drawn} == {k: alone[k] for k in alone.keys() - MEASURED - drawn}
-    assert row.keys() - alone.keys() == {"task", "variant", "diagnosis"}
+    assert row.keys() - alone.keys() == {"task", "variant", "diagnosis", "consistency"}
     assert (row["task"], row["variant"]) == (jobs[-1].id, "")
 
 
@@ -254,3 +254,13 @@ def test_a_folder_that_the_worker_cannot_see_is_refused(quick_grid: QuickGrid, t
     [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
     with pytest.raises(module.RunError, match="choose a folder that all machines share"):
         carry_out(job, tmp_path / "elsewhere")
+
+
+def test_a_method_that_shows_its_parts_is_asked_how_consistent_they_are(
+    quick_grid: QuickGrid, bench_folder: Path, rows_of: RowsOf
+) -> None:
+    narrow = {"sddn": {"hidden": "16", "half": "8", "refiner": "16", "steps": "4"}}
+    [row] = rows_of(expand(quick_grid("sddn", settings=narrow, protocols=("fixed",)), ""), bench_folder).values()
+    assert row["consistency"]["attribute_cosine"].keys() == {"x", "x_hat", "h_s", "h_n", "u"}
+    assert all(-1 <= value <= 1 for value in row["consistency"]["attribute_cosine"].values())
+    assert 0 <= row["consistency"]["halves_told_apart"] <= 1

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unseen.experiments import tables
-from unseen.experiments.aggregate import average_ranks, diagnoses, ledger, paired_table, summaries
+from unseen.experiments.aggregate import average_ranks, consistencies, diagnoses, ledger, paired_table, summaries
 from unseen.experiments.literature import published
 
 Row = dict[str, Any]
@@ -145,3 +145,25 @@ def test_diagnoses_show_leaks_in_percent_and_the_rest_as_it_is(row: MakeRow) -> 
     assert heading == ["method", "unseen → seen", "seen → unseen", "|S − U|", "order kept"]
     assert full == ["dfca", "25.0", "12.5", "0.0", "-0.26"]
     assert linear == ["eszsl", "25.0", "12.5", "0.0", "–"]
+
+
+def test_consistency_has_a_line_for_each_representation(row: MakeRow) -> None:
+    def measured(cosine: float, told: float | None) -> dict[str, Any]:
+        return {
+            "attribute_cosine": {"x": 0.5, "h_s": cosine},
+            "probe_accuracy": {"x": 0.25, "h_s": 1},
+            "halves_told_apart": told,
+        }
+
+    lines = [row("sddn", seed=seed, consistency=measured(cosine, 0.75)) for seed, cosine in ((0, 0.1), (1, 0.3))]
+    lines += [row("sddn", variant="B0", consistency=measured(0.5, None)), row("eszsl", consistency=None), row("dfca")]
+    (table,) = tables.of_consistencies(consistencies(lines))
+    (title,), heading, *found = printed(table)
+    assert title == "birds, protocol blind: how consistent representations are"
+    assert heading == ["method", "of", "attribute cosine", "probe accuracy", "halves told apart"]
+    assert found == [
+        ["sddn", "x", "0.50", "0.25", "–"],
+        ["sddn", "h_s", "0.20", "1.00", "0.75"],
+        ["sddn, B0", "x", "0.50", "0.25", "–"],
+        ["sddn, B0", "h_s", "0.50", "1.00", "–"],
+    ]

@@ -234,6 +234,37 @@ def _measured(row: Row) -> dict[str, Any]:
     return {**(row.get("diagnosis") or {}), "margin_gap": alone.get("margin_gap")}
 
 
+@dataclass(frozen=True)
+class Consistency:
+    """How well one representation of a method agrees with the class embeddings; means over the tasks that say so.
+
+    Args:
+        representation: x as scaled, u as the final classifier sees it, or a part between them.
+        figures: of `unseen.evaluation.consistency`, by name.
+    """
+
+    data: Data
+    protocol: str
+    method: Method
+    representation: str
+    figures: dict[str, float]
+
+
+def consistencies(rows: Iterable[Row]) -> list[Consistency]:
+    """One for each data set, protocol, method, variant and representation, for methods that show their parts."""
+    groups = _grouped((row for row in rows if row.get("consistency")), lambda r: (data_of(r), r["protocol"], method_of(r)))
+    found = []
+    for (data, protocol, method), group in sorted(groups.items()):
+        tables = [row["consistency"] for row in group]
+        per_representation = [name for name, values in tables[0].items() if isinstance(values, dict)]
+        for representation in tables[0][per_representation[0]]:
+            figures = {name: mean(table[name][representation] for table in tables) for name in per_representation}
+            if representation == "h_s" and all(table["halves_told_apart"] is not None for table in tables):
+                figures["halves_told_apart"] = mean(table["halves_told_apart"] for table in tables)
+            found.append(Consistency(data, protocol, method, representation, figures))
+    return found
+
+
 # ------------------------------------------------------------------------------------------------------------ overlap
 
 

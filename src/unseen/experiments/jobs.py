@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from unseen.data.dataset import Dataset
 from unseen.data.opening import open_dataset
 from unseen.errors import DataError, RunError, Stopped, UnseenError
+from unseen.evaluation.consistency import ShowsParts, diagnose
 from unseen.evaluation.protocol import Outcome, Task, Watch, choose, versions
 from unseen.evaluation.synthesis import synthesis_against_real
 from unseen.experiments.details import details
@@ -172,7 +173,12 @@ def _run(job: Job, out: Path) -> None:
         row["peak_memory"] = max(row["peak_memory"], cost["peak_memory"])
         figures = details(outcome, job.showing)
         row["diagnosis"] = synthesis_against_real(outcome)
-        row["diagnostic_evaluations"] += len(figures["synthetic_counts"] or ()) + int(row["diagnosis"] is not None)
+        row["consistency"] = None
+        if isinstance(outcome.trained, ShowsParts):
+            with suppress(DataError):  # too few rows for it
+                row["consistency"] = diagnose(outcome)
+        diagnosed = sum(row[name] is not None for name in ("diagnosis", "consistency"))
+        row["diagnostic_evaluations"] += len(figures["synthetic_counts"] or ()) + diagnosed
         write_json(folder / "figures.json", figures)
         if job.showing and outcome.trained is not None:
             with suppress(DataError):  # where no class can be halved there is none, and the run is a result still

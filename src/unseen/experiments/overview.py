@@ -12,6 +12,7 @@ from unseen.experiments import tables
 from unseen.experiments.aggregate import (
     Method,
     average_ranks,
+    consistencies,
     diagnoses,
     ledger,
     method_of,
@@ -49,6 +50,7 @@ def overview(folder: Path) -> Iterator[Table | str]:
         for method in sorted({row["method"] for row in rows if row["variant"]}):
             yield from _ablation([row for row in rows if row["method"] == method], method)
         yield from tables.of_diagnoses(diagnoses(rows))
+        yield from tables.of_consistencies(consistencies(rows))
         yield tables.of_ledger(ledger([*rows, *oracles]))
         settings = {(row["split_hash"], row["embeddings_hash"], row["feature_extractor"]): row for row in rows}.values()
         yield from tables.of_literature([published for row in settings for published in beside(row)])

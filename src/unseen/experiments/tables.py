@@ -12,7 +12,7 @@ from itertools import groupby
 from rich.table import Table
 from rich.text import Text
 
-from unseen.experiments.aggregate import Data, Diagnosis, Estimate, Looks, Paired, Ranks, Summary, label
+from unseen.experiments.aggregate import Consistency, Data, Diagnosis, Estimate, Looks, Paired, Ranks, Summary, label
 from unseen.experiments.literature import LiteratureRow
 
 MISSING = "–"
@@ -103,6 +103,24 @@ def of_diagnoses(diagnoses: Sequence[Diagnosis]) -> list[Table]:
                 *(f"{100 * value:.1f}" for value in (d.leak_unseen_to_seen, d.leak_seen_to_unseen, d.gap)),
                 *(f"{d.figures[name]:.2f}" if name in d.figures else MISSING for name in names),
             )
+        tables.append(table)
+    return tables
+
+
+def of_consistencies(consistencies: Sequence[Consistency]) -> list[Table]:
+    """A table for each data set and protocol, a line for each representation of a method; figures as they are."""
+    tables = []
+    for (data, protocol), group in groupby(consistencies, lambda c: (c.data, c.protocol)):
+        lines = list(group)
+        names = list(dict.fromkeys(name for c in lines for name in c.figures))
+        table = _table(
+            f"{_name(data, [c.data for c in consistencies])}, protocol {protocol}: how consistent representations are",
+            ["method", "of"],
+            [name.replace("_", " ") for name in names],
+        )
+        for c in lines:
+            shown = (f"{c.figures[name]:.2f}" if name in c.figures else MISSING for name in names)
+            table.add_row(plain(label(c.method)), plain(c.representation), *shown)
         tables.append(table)
     return tables
 

@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "comparison"
-GRIDS = (ROOT / "benchmarks" / "comparison.toml", ROOT / "benchmarks" / "ablations.toml")
+GRIDS = (ROOT / "benchmarks" / "ablations.toml", ROOT / "benchmarks" / "comparison.toml")
+"""In this order: the ablations make choices that the comparison takes, and say the most."""
 GROCERY = ROOT / "runs" / "grocery"
 COMMAND = "make results"
 ABOUT = """# Results
@@ -126,9 +128,10 @@ def _unfinished(rows: list[Row]) -> str:
     from unseen.experiments.grid import read_grid
     from unseen.methods import METHODS, Generative
 
-    grid = read_grid(GRIDS[1])
+    grid = read_grid(GRIDS[0])
     tables = [method.ablations for name in grid.methods if isinstance(method := METHODS[name], Generative)]
-    wanted = sum(map(len, tables)) * len(grid.splits) * len(grid.seeds)
+    assert isinstance(grid.splits, Mapping)
+    wanted = sum(map(len, tables)) * sum(map(len, grid.splits.values())) * len(grid.seeds)
     done = sum(bool(row["variant"]) for row in rows)
     return f"Of the ablations {done} of {wanted} runs are measured so far." if done < wanted else ""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+# A shell lets what it starts in the background ignore SIGINT, and what that starts inherits it; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tests' matrices are so small that a second thread costs more than it brings, on a busy machine many times more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

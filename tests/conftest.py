@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-# A shell lets what it starts in the background ignore SIGINT, and what that starts inherits it; the tests send it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # The tests' matrices are so small that a second thread costs more than it brings, on a busy machine many times more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -22,6 +19,10 @@ from unseen.data import ClassTable, Dataset, Pictures, Provenance, Split
 if TYPE_CHECKING:
     from unseen.evaluation.protocol import Task
     from unseen.scaling import ScaledView
+
+
+# A shell lets what it starts in the background ignore SIGINT, and what that starts inherits it; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -124,6 +124,14 @@ def test_the_preset_of_a_method_that_is_re_created_does_not_say_published(world:
         assert changed.settings_from == f"user (lr), else {said}"
 
 
+def test_the_preset_of_a_benchmark_without_a_script_says_inferred(world: Dataset) -> None:
+    for method, preset, said in (
+        ("gsmflow", "sun", "inferred"), ("gsmflow", "awa1-mm21", "inferred"), ("gsmflow", "awa2", "published"),
+        ("dfca", "apy", "inferred"), ("dfca", "cub", "published"),
+    ):  # fmt: skip
+        assert build_task(world, "main", method, "fixed", 0, {}, preset).settings_from == said
+
+
 def test_blind_tries_the_methods_own_number_of_steps_wherever_it_starts(tmp_path: Path, world: Dataset, preset: Preset) -> None:
     """The steps of a preset are those it chose elsewhere, perhaps a quarter of what was tried: no budget to choose from."""
     path = tmp_path / "p.json"

@@ -65,6 +65,11 @@ def test_a_constant_column_maps_to_0(view: TrainingView) -> None:
     assert not scaler(features + 1)[:, 2].any()
 
 
+def test_none_leaves_rows_as_they_are(view: TrainingView) -> None:
+    assert np.array_equal(FeatureScaler.fit("none", view.features, view.labels)(view.features), view.features)
+    assert not Scaler.fit(view, "none", False).view(view, torch.device("cpu")).unit_interval
+
+
 def test_l2_rows_have_one_length_and_unit_spread(view: TrainingView) -> None:
     scaled = FeatureScaler.fit("l2", view.features, view.labels)(view.features)
     lengths = np.linalg.norm(scaled, axis=1)

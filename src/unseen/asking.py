@@ -54,7 +54,7 @@ def build_task(
     else:
         own = method.default(len(data.split(split).seen), data.features.shape[1], data.classes.embeddings.shape[1])
     selection = None
-    of_benchmarks, from_where = ({}, "") if isinstance(method, ClosedForm) else (method.presets, method.presets_from)
+    of_benchmarks = {} if isinstance(method, ClosedForm) else method.presets
     chosen = None
     if preset is not None and preset not in of_benchmarks:
         if not Path(preset).exists():
@@ -69,8 +69,10 @@ def build_task(
         elif protocol == "blind":
             recipe = replace(recipe, steps=own[1].steps, epochs=own[1].epochs)
     elif preset is not None or data.name.lower() in of_benchmarks:
-        hyperparameters, recipe = of_benchmarks[preset or data.name.lower()]
-        settings_from = from_where
+        assert isinstance(method, Generative)
+        name = preset or data.name.lower()
+        hyperparameters, recipe = of_benchmarks[name]
+        settings_from = "inferred" if name in method.inferred else method.presets_from
     else:
         (hyperparameters, recipe), settings_from = own, "default"
     if settings:

@@ -348,6 +348,7 @@ def methods(as_json: AsJson = False) -> None:
             "kind": ("transductive" if m.transductive else "generative") if isinstance(m, Generative) else "closed form",
             "presets": list(m.presets) if isinstance(m, Generative) else [],
             "presets_from": m.presets_from if isinstance(m, Generative) and m.presets else None,
+            "presets_inferred": list(m.inferred) if isinstance(m, Generative) else [],
             "supplied_by": supplied_by(m.name) or {"unseen": unseen.__version__},
         }
         for m in all_methods().values()
@@ -358,7 +359,7 @@ def methods(as_json: AsJson = False) -> None:
     table = Table("name", "title", "kind", "presets, published unless said", "supplied by", box=None)
     for entry in entries:
         supplier = ", ".join(f"{name} {number}" for name, number in entry["supplied_by"].items())
-        presets = ", ".join(entry["presets"])
+        presets = ", ".join(f"{name} (inferred)" if name in entry["presets_inferred"] else name for name in entry["presets"])
         if entry["presets_from"] not in (None, "published"):
             presets += f": {entry['presets_from']}"
         cells = (entry["name"], entry["title"], entry["kind"], presets, supplier)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unseen.errors import SettingsError
-from unseen.scaling import SCALINGS, Scaling
+from unseen.scaling import KNOWN, Scaling
 
 FEW = 25
 """Rows below which a class's mean is mostly noise; real rows cannot be had at will, synthetic ones can."""
@@ -61,7 +61,7 @@ class Recipe:
     gamma: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, choices in (("scaling", SCALINGS), ("classifier", ("softmax", "gaussian", "ood"))):
+        for name, choices in (("scaling", KNOWN), ("classifier", ("softmax", "gaussian", "ood"))):
             if getattr(self, name) not in choices:
                 raise SettingsError(f"there is no {name}={getattr(self, name)!r}; there are {', '.join(choices)}")
         for name in ("steps", "epochs", "synthetic", "drawn", "classifier_batch", "classifier_decay"):

@@ -2,7 +2,8 @@
 
 Three scalings of features: `minmax` to [0, 1] per dimension, as the published systems do; `l2`, rows of one length;
 `whitened` by the seen within-class covariance. After the last two the mean within-class variance of a dimension is 1. They
-leave [0, 1], so generators then end linearly and reconstruct under a Gaussian instead of a Bernoulli.
+leave [0, 1], so generators then end linearly and reconstruct under a Gaussian instead of a Bernoulli. A fourth, `none`, leaves
+features as they are, as some published presets do.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from torch import Tensor
 from unseen.data.dataset import Ids, TrainingView, TransductiveView
 from unseen.errors import SettingsError
 
-Scaling = Literal["minmax", "l2", "whitened"]
+Scaling = Literal["minmax", "l2", "whitened", "none"]
 SCALINGS: tuple[Scaling, ...] = ("minmax", "l2", "whitened")
+"""What `blind` tries where a method does not say otherwise."""
+KNOWN: tuple[Scaling, ...] = (*SCALINGS, "none")
 
 WHITENING_SHRINKAGE = 0.1
 """Share of the average variance mixed into the covariance before it is inverted: with fewer rows than dimensions the
@@ -54,10 +57,12 @@ class FeatureScaler:
 
         Raises SettingsError for a kind that does not exist.
         """
-        if kind not in SCALINGS:
-            raise SettingsError(f"there is no scaling '{kind}'; there are {', '.join(SCALINGS)}")
+        if kind not in KNOWN:
+            raise SettingsError(f"there is no scaling '{kind}'; there are {', '.join(KNOWN)}")
         x = features.astype(np.float64)
         d = x.shape[1]
+        if kind == "none":
+            return FeatureScaler(kind, np.zeros(d), np.ones(d))
         if kind == "minmax":
             low, high = x.min(axis=0), x.max(axis=0)
             span = high - low  # a constant column maps to 0

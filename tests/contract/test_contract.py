@@ -86,12 +86,21 @@ OTHERWISE: dict[str, dict[str, Any]] = {
         },
         "by_heart": {"gamma_G2": 0.1},  # its unlabelled rows here are of other classes than it takes them for
     },
-    "gsmflow": {**FLOW, "never_changes": {"network.positioning.anchors": "embeddings of three classes"}},
-    "dfca": {**FLOW, "never_changes": {"network.mapping.anchors": "embeddings of three classes"}},
+    "gsmflow": {
+        **FLOW,
+        "parts": {"lambda_p": ("prototype_classes", 2)},
+        "never_changes": {"network.positioning.anchors": "embeddings of three classes"},
+    },
+    "dfca": {
+        **FLOW,
+        "parts": {"lambda_c": ("normalize_target", True), "lambda_cls": ("cls_classes", "seen")},
+        "never_changes": {"network.mapping.anchors": "embeddings of three classes"},
+    },
     "bsegn": {
         **VAE_GAN,
         "never_changes": {**VAE_GAN["never_changes"], "network.centre": "the mean embedding of the classes of training"},
         "by_heart": {"cycle_lr": 1e-2, "fem_lr": 1e-2},
+        "parts": {"lambda_bal": ("balance", "B2")},
     },
     "sdgzsl": SDGZSL,
     "sddn": SDGZSL,
@@ -109,6 +118,7 @@ class Subject:
         leaves_unit_interval: why samples may leave [0, 1] where features do not; nothing if they may not.
         bernoulli: features in [0, 1] are reconstructed under a Bernoulli, whose targets have an entropy.
         never_changes: entry of the state → why no training changes it.
+        parts: weight → a setting that only the part has which that weight turns off, and another value of it.
         by_heart: further settings with which it learns eight samples by heart within 300 steps.
     """
 
@@ -118,6 +128,7 @@ class Subject:
     bernoulli: bool = True
     leaves_unit_interval: str = ""
     never_changes: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     by_heart: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, view: ScaledView, **changes: Any) -> Any:
@@ -242,6 +253,16 @@ def networks(method: GenerativeMethod) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in method.state().items() if name.startswith("network.")}
 
 
+def parameters(method: GenerativeMethod) -> dict[str, Tensor]:
+    """Those that can be trained, of a method that is a module."""
+    named = method.named_parameters() if isinstance(method, torch.nn.Module) else ()
+    return {name: p.detach().clone() for name, p in named if p.requires_grad}
+
+
+def unmoved(method: GenerativeMethod, start: dict[str, Tensor]) -> dict[str, bool]:
+    return {name: torch.equal(value, start[name]) for name, value in parameters(method).items()}
+
+
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
     assert one.keys() == other.keys()
     return [name for name in one if not torch.equal(one[name], other[name])]
@@ -292,10 +313,42 @@ def test_200_steps_stay_finite(trained: GenerativeMethod) -> None:
 def test_every_parameter_learns(subject: Subject, view: ScaledView) -> None:
     """From some step of an epoch, through all its loops."""
     method = subject.build(view)
-    before = networks(method)
+    before, start = networks(method), parameters(method)
     advance(method, Rows(view), range(2 * method.loops))
     same = {entry for entry, value in networks(method).items() if torch.equal(value, before[entry])}
     assert same == subject.never_changes.keys() & before.keys()
+    # Also those that neither synthesis nor representation needs, so that they are no network.
+    names = {f"network.{name}" for name, same in unmoved(method, start).items() if same}
+    assert names <= subject.never_changes.keys()
+
+
+def test_each_optimiser_moves_its_own_parameters_alone(
+    subject: Subject, view: ScaledView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every parameter that can be trained belongs to one optimiser, and no step of another changes it."""
+    method = subject.build(view)
+    if not isinstance(method, torch.nn.Module) or not hasattr(method, "optimisers"):
+        pytest.skip("it does not show its optimisers")
+    owner = {
+        id(p): name
+        for name, optimiser in method.optimisers.items()
+        for group in optimiser.param_groups
+        for p in group["params"]
+    }
+    assert owner.keys() == {id(p) for p in method.parameters() if p.requires_grad}
+    assert len(owner) == sum(len(g["params"]) for o in method.optimisers.values() for g in o.param_groups)
+    stepped: set[str] = set()
+
+    def watched(name: str, step: Callable[[], None]) -> None:
+        others = [(p, p.detach().clone()) for p in method.parameters() if owner.get(id(p)) != name]
+        step()
+        assert all(torch.equal(p, kept) for p, kept in others), name
+        stepped.add(name)
+
+    for name, optimiser in method.optimisers.items():
+        monkeypatch.setattr(optimiser, "step", lambda name=name, step=optimiser.step: watched(name, step))
+    advance(method, Rows(view), range(2 * method.loops))
+    assert stepped == method.optimisers.keys()
 
 
 def test_training_writes_to_none_of_its_data(subject: Subject, view: ScaledView) -> None:
@@ -526,6 +579,20 @@ def test_synthesis_leaves_training_as_it_is(subject: Subject, view: ScaledView) 
         asked.represent(asked.sample(view.unseen, streams(view)))
         advance(asked, draws[1], range(step, step + 1))
     assert differing(copied(quiet.state()), copied(asked.state())) == []
+
+
+# --------------------------------------------------------------------------------------------------------- smaller methods
+
+
+def test_a_weight_of_0_is_the_smaller_method_bit_for_bit(subject: Subject, view: ScaledView) -> None:
+    """What only the part has that is off changes no bit of training; where it is on, it does."""
+    for weight, (setting, other) in subject.parts.items():
+        for switch, equal in ({weight: 0}, True), ({}, False):
+            methods = [subject.build(view, **switch, **changes) for changes in ({}, {setting: other})]
+            for method in methods:
+                advance(method, Rows(view), range(4))
+            states = [networks(method) for method in methods]
+            assert (differing(*states) == []) == equal, (weight, setting)
 
 
 # ------------------------------------------------------------------------------------------------------------- no leaks

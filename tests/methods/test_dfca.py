@@ -529,6 +529,7 @@ def test_presets_are_the_published_ones(name: str) -> None:
     assert (s.align_classes, s.anchor_classes) == (0, "all" if name == "apy" else "seen")
     assert (recipe.centred, recipe.steps, recipe.classifier, recipe.classifier_decay) == (False, 0, "softmax", 0)
     assert (recipe.balanced, recipe.gamma) == (False, 0)
+    assert recipe.scaling == ("none" if name in ("cub", "flo") else "minmax")
     assert recipe.drawn == (2000 if recipe.synthetic > 3000 else 0), "no matrix of half a million rows"
 
 

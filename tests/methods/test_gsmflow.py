@@ -559,6 +559,7 @@ def test_presets_are_those_of_the_papers() -> None:
                 r.synthetic, r.classifier_lr, r.classifier_batch, r.classifier_epochs,
             )  # fmt: skip
             assert found == expected[:13], data + version
+            assert r.scaling == ("none" if data in ("cub", "flo") else "minmax"), data + version
             if version:
                 assert (h.anchor_classes, h.mining_steps) == (expected[13], 0), data
             else:

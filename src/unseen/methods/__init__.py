@@ -30,6 +30,7 @@ class Generative:
         default: (seen classes, d, a) → hyper-parameters and recipe for data without a preset.
         presets: hyper-parameters and recipes by benchmark.
         presets_from: where these come from, as a result says it: `published` by the method's own authors, or else.
+        inferred: names of those presets that nobody published.
         scalings: at most three; `blind` tries all of them.
         ablations: rows of an ablation table below the whole method: name → hyper-parameters that it changes.
         search: hyper-parameter → what `unseen tune` tries.
@@ -48,6 +49,7 @@ class Generative:
     search: Mapping[str, Range] = field(default_factory=dict)
     transductive: bool = False
     presets_from: str = "published"
+    inferred: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             gsmflow.default,
             gsmflow.PRESETS,
             scalings=("minmax", "whitened"),
+            inferred=gsmflow.INFERRED,
             ablations=gsmflow.ABLATIONS,
             search=gsmflow.SEARCH,
         ),
@@ -162,6 +165,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             dfca.default,
             dfca.PRESETS,
             scalings=("minmax", "whitened"),
+            inferred=dfca.INFERRED,
             ablations=dfca.ABLATIONS,
             search=dfca.SEARCH,
         ),

@@ -270,7 +270,7 @@ def above_0(**settings: float) -> None:
     """Raise SettingsError unless each of these is a finite number above 0."""
     for name, value in settings.items():
         if not 0 < value < math.inf:
-            raise SettingsError(f"{name}={value} cannot work; give a number above 0")
+            raise SettingsError(f"{name}={value} cannot work; give a finite number above 0")
 
 
 def optimiser_state(optimisers: Mapping[str, torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:

@@ -194,23 +194,36 @@ def _awa(epochs: int, classifier_lr: float) -> Recipe:
 
 PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
     # Published settings for ResNet-101 features, from the released run scripts: first those of the journal version. No script
-    # for AWA1, which takes AWA2's, nor for SUN: a related method's lengths, and AWA2's mining.
+    # for AWA1, which takes AWA2's, nor for SUN: a related method's lengths, and AWA2's mining. Features of CUB and FLO stay as
+    # they are.
     "awa1": (_AWA2, _awa(1000, 5e-3)),
     "awa2": (_AWA2, _awa(1000, 5e-3)),
     "apy": (_APY, _APY_RECIPE),
-    "cub": (_CUB, Recipe(epochs=1500, synthetic=600, classifier_lr=3e-3, classifier_epochs=50, classifier_batch=600)),
-    "flo": (_FLO, Recipe(epochs=1000, synthetic=3000, classifier_lr=5e-3, classifier_epochs=30, classifier_batch=1000)),
+    "cub": (
+        _CUB,
+        Recipe(scaling="none", epochs=1500, synthetic=600, classifier_lr=3e-3, classifier_epochs=50, classifier_batch=600),
+    ),
+    "flo": (
+        _FLO,
+        Recipe(scaling="none", epochs=1000, synthetic=3000, classifier_lr=5e-3, classifier_epochs=30, classifier_batch=1000),
+    ),
     "sun": (replace(_AWA2, lr_decay_epochs=15), _SUN_RECIPE),
     "awa1-mm21": (_AWA2_MM21, _awa(500, 1e-3)),
     "awa2-mm21": (_AWA2_MM21, _awa(500, 1e-3)),
     "apy-mm21": (_APY_MM21, _APY_RECIPE),
-    "cub-mm21": (_CUB_MM21, Recipe(epochs=600, synthetic=600, classifier_lr=0.01, classifier_epochs=30, classifier_batch=3000)),
+    "cub-mm21": (
+        _CUB_MM21,
+        Recipe(scaling="none", epochs=600, synthetic=600, classifier_lr=0.01, classifier_epochs=30, classifier_batch=3000),
+    ),
     "flo-mm21": (
         _FLO_MM21,
-        Recipe(epochs=300, synthetic=3000, classifier_lr=5e-3, classifier_epochs=30, classifier_batch=1000),
+        Recipe(scaling="none", epochs=300, synthetic=3000, classifier_lr=5e-3, classifier_epochs=30, classifier_batch=1000),
     ),
     "sun-mm21": (_AWA2_MM21, _SUN_RECIPE),
 }
+
+INFERRED = ("awa1", "sun", "awa1-mm21", "sun-mm21")
+"""Presets for which there is no script."""
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     # Each row has one part more; the method as it is adds mining.

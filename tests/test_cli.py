@@ -424,7 +424,7 @@ DAMAGED_RESULTS: tuple[Any, ...] = (
     {"recipe": None},
     {"recipe": {"depth": 3}},
     {"recipe": {"gamma": "much"}},
-    {"recipe": {"scaling": "none"}},
+    {"recipe": {"scaling": "nothing"}},
     {"hyperparameters": []},
     {"hyperparameters": {"hidden": 9}},
     {"hyperparameters": {"depth": 9}},

@@ -257,7 +257,7 @@ def test_features_are_decoded_from_the_same_latents(small_world: World) -> None:
     ("wrong", "sentence"),
     [
         ({"latent": 0}, "latent=0 cannot work; give 1 or more"),
-        ({"lr": 0.0}, "lr=0.0 cannot work; give a number above 0"),
+        ({"lr": 0.0}, "lr=0.0 cannot work; give a finite number above 0"),
         ({"cross_rate": -1.0}, "cross_rate=-1.0 cannot work; give 0 or a number above it"),
         ({"cross_until": 21}, "cross_until=21 leaves that weight 0; give more than 21, or cross_rate=0"),
         ({"kl_until": 0}, "kl_until=0 leaves that weight 0; give more than 0, or kl_rate=0"),

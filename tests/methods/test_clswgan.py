@@ -262,8 +262,8 @@ def test_published_settings() -> None:
     [
         ({"hidden": 0}, "hidden=0 cannot work; give 1 or more"),
         ({"pretraining_epochs": 0}, "pretraining_epochs=0 cannot work; give 1 or more"),
-        ({"lr": 0.0}, "lr=0.0 cannot work; give a number above 0"),
-        ({"sigma": float("nan")}, "sigma=nan cannot work; give a number above 0"),
+        ({"lr": 0.0}, "lr=0.0 cannot work; give a finite number above 0"),
+        ({"sigma": float("nan")}, "sigma=nan cannot work; give a finite number above 0"),
         ({"beta": -0.1}, "beta=-0.1 cannot work; give 0 or a number above it"),
         ({"penalty": float("inf")}, "penalty=inf cannot work; give 0 or a number above it"),
     ],

@@ -230,6 +230,7 @@ def test_a_fresh_process_lists_and_trains_the_example(toy_folder: Path, tmp_path
         "kind": "generative",
         "presets": [],
         "presets_from": None,
+        "presets_inferred": [],
         "supplied_by": {"own-method": "0.1"},
     }
     assert listed[0]["supplied_by"].keys() == {"unseen"}

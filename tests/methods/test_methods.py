@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations
+from math import ceil
+from types import ModuleType
 
 import pytest
 
 from unseen.errors import SettingsError
-from unseen.methods import METHODS, Generative, find_method, tfvaegan, with_settings
+from unseen.methods import METHODS, Generative, bsegn, find_method, sddn, tfvaegan, with_settings
 from unseen.recipe import Recipe
 
 
@@ -27,6 +29,14 @@ def test_settings_reach_their_owner() -> None:
     )
     assert changed == replace(hyperparameters, batch_size=7)
     assert changed_recipe == replace(recipe, steps=12, centred=False, classifier_lr=0.01)
+
+
+@pytest.mark.parametrize("method", [bsegn, sddn])
+@pytest.mark.parametrize(("classes", "rows"), [(65, 2399), (176, 804), (491, 2237), (40, 23527)])
+def test_a_warm_up_by_default_ends_before_training_does(method: ModuleType, classes: int, rows: int) -> None:
+    """Grocery, emoji's demo and full0, AWA2: it counts epochs, which are many steps where rows are many."""
+    hyperparameters, recipe = method.default(classes, 1280, 384)
+    assert hyperparameters.warm_up * ceil(rows / hyperparameters.batch_size) < recipe.steps
 
 
 @pytest.mark.parametrize(("named", "overriding"), [("epochs", "steps"), ("synthetic_ratio", "synthetic")])

@@ -1,0 +1,223 @@
+"""Text encoders of other libraries, which are no dependency of ours: sentence-transformers, and the text towers of open_clip."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.encoders.text import one_thread
+from unseen.errors import DataError, MissingDependency, SettingsError
+from unseen.storage import fingerprint, hash_of
+
+
+class SentenceTransformerEncoder:
+    """Turn texts into embeddings by any model of sentence-transformers, on the CPU, l2-normalised.
+
+    Every text is encoded by itself and with one thread, so its bits depend on nothing but the text, the machine and the versions.
+    Weights are read from safetensors alone, and code that comes with a model is not run.
+
+    Args:
+        model: a name on the hub, or a folder that sentence-transformers saved.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        """The model's name on the hub, or that of its folder."""
+        return _short(self.model)
+
+    @cached_property
+    def description(self) -> str:
+        """One sentence for a data set's provenance."""
+        packages = _versions("sentence-transformers", "transformers")
+        return f"{self.name}, {packages}, weights SHA-256 {_hash_of_weights(self._loaded)}; l2-normalised"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that changes with the weights, the tokeniser, the pooling or the versions; not with the folder's name."""
+        model = self._loaded
+        backend = getattr(model.tokenizer, "backend_tokenizer", None)
+        tokeniser = backend.to_str() if backend is not None else repr(model.tokenizer)
+        packages = _versions("sentence-transformers", "transformers")
+        return hash_of([packages, _hash_of_weights(model), repr(model), model.max_seq_length, tokeniser])
+
+    def encode(self, texts: Iterable[str]) -> NDArray[np.float32]:
+        """The embeddings of the texts, in their order: (n, d) float32, each row of length 1.
+
+        Raises:
+            DataError: the model cannot be loaded.
+            MissingDependency: sentence-transformers is not installed.
+        """
+        model = self._loaded
+        with one_thread():
+            rows = [model.encode([text], batch_size=1, convert_to_numpy=True, show_progress_bar=False)[0] for text in texts]
+        return _of_length_one(rows)
+
+    @cached_property
+    def _loaded(self) -> Any:
+        library = _library("sentence_transformers", "sentence-transformers")
+        folder = Path(self.model).expanduser()
+        try:
+            source = str(folder) if folder.is_dir() else self.model
+            return library.SentenceTransformer(source, device="cpu", model_kwargs={"use_safetensors": True}).eval()
+        except Exception as error:  # of the library, the hub, the network, the disk
+            raise DataError(
+                f"the sentence-transformers model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give its name on a hub "
+                "that can be reached from here, or a folder with its configuration and its weights as safetensors"
+            ) from error
+
+
+class OpenClipTextEncoder:
+    """Turn texts into embeddings by the text tower of any open_clip model, on the CPU, l2-normalised.
+
+    Every text is encoded by itself and with one thread; texts are cut off where the model's tokeniser does, mostly at 77 tokens.
+
+    Args:
+        model: a name that open_clip knows, `hf-hub:OWNER/NAME`, or a folder with `open_clip_config.json` and weights.
+        weights: of a model by name: a tag that open_clip knows (`laion2b_s34b_b79k`), or a safetensors file.
+    """
+
+    def __init__(self, model: str, weights: str | None = None) -> None:
+        self.model = model
+        self.weights = weights
+
+    @property
+    def name(self) -> str:
+        """The model's name, with the tag of its weights."""
+        tag = f" {_short(self.weights)}" if self.weights else ""
+        return f"{_short(self.model)}{tag}"
+
+    @cached_property
+    def description(self) -> str:
+        """One sentence for a data set's provenance."""
+        model, _ = self._loaded
+        return f"{self.name}, {_versions('open_clip_torch')}, weights SHA-256 {_hash_of_weights(model)}; l2-normalised"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that changes with the weights, the network, the tokeniser or the version; not with a file's name."""
+        model, tokenizer = self._loaded
+        tokeniser = [type(tokenizer).__name__, str(getattr(tokenizer, "context_length", ""))]
+        return hash_of([_versions("open_clip_torch"), _hash_of_weights(model), repr(model), tokeniser])
+
+    def encode(self, texts: Iterable[str]) -> NDArray[np.float32]:
+        """The embeddings of the texts, in their order: (n, d) float32, each row of length 1.
+
+        Raises:
+            SettingsError: the model has no weights of that name.
+            DataError: the model cannot be loaded.
+            MissingDependency: open_clip is not installed, or torchvision, which it needs, does not work.
+        """
+        import torch
+
+        model, tokenizer = self._loaded
+        with torch.inference_mode(), one_thread():
+            rows = [model.encode_text(tokenizer([text]))[0].float().numpy() for text in texts]
+        return _of_length_one(rows)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        library = _library("open_clip", "open_clip_torch")
+        name = self._checked_name(library)
+        try:
+            model = library.create_model(
+                name, pretrained=self.weights, precision="fp32", device="cpu", require_pretrained=True, weights_only=True
+            )
+            return model.eval(), library.get_tokenizer(name)
+        except Exception as error:  # of the library, the hub, the network, the disk
+            raise DataError(
+                f"the open_clip model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give weights that can be reached "
+                "from here, or a folder with open_clip_config.json and open_clip_model.safetensors"
+            ) from error
+
+    def _checked_name(self, library: ModuleType) -> str:
+        """The model as open_clip takes it; SettingsError where it has no such model, or nothing says which weights."""
+        folder = Path(self.model).expanduser()
+        if self.model.startswith(("hf-hub:", "local-dir:")) or folder.is_dir():
+            if self.weights:
+                raise SettingsError(f"the open_clip model {self.model[:200]!r} has weights of its own; leave out --weights")
+            return f"local-dir:{folder}" if folder.is_dir() else self.model
+        if self.model not in library.list_models():
+            raise SettingsError(
+                f"open_clip knows no model {self.model[:100]!r}; give one of `open_clip.list_models()`, hf-hub:OWNER/NAME or a "
+                "folder with open_clip_config.json"
+            )
+        tags = library.list_pretrained_tags_by_model(self.model)
+        if self.weights is None:
+            raise SettingsError(
+                f"the open_clip model {self.model!r} needs weights; add --weights and a safetensors file or one of its tags"
+                + (f": {', '.join(tags)}" if tags else "")
+            )
+        if self.weights not in tags:
+            if not Path(self.weights).is_file():
+                raise SettingsError(
+                    f"--weights {self.weights[:200]!r} is neither a file nor one of the tags of {self.model!r}: {', '.join(tags)}"
+                )
+            if Path(self.weights).suffix != ".safetensors":
+                raise SettingsError(
+                    f"--weights {self.weights[:200]!r} is not a .safetensors file, and other kinds can run code when they are "
+                    "read; convert it first"
+                )
+        return self.model
+
+
+def _library(module: str, package: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if error.name is not None and error.name.partition(".")[0] == module:
+            raise MissingDependency(f"this encoder needs the package '{package}'; run: pip install {package}") from error
+        raise _broken(package, error) from error
+    except Exception as error:  # a torchvision that was built for another torch raises what it likes
+        raise _broken(package, error) from error
+
+
+def _broken(package: str, error: Exception) -> MissingDependency:
+    hint = ""
+    if "torchvision" in str(error) or "torchvision" in repr(error.__cause__):
+        hint = "; torchvision must be the one that was made for this torch"
+    return MissingDependency(
+        f"the package '{package}' is installed but does not work here ({_cause(error)}){hint}; install it again"
+    )
+
+
+def _versions(*packages: str) -> str:
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{package} of unknown version")
+    return ", ".join(found)
+
+
+def _hash_of_weights(model: Any) -> str:
+    tensors = sorted(model.state_dict().items())
+    return hash_of([[name, fingerprint(tensor.detach().float().cpu().numpy())] for name, tensor in tensors])
+
+
+def _of_length_one(rows: list[NDArray[Any]]) -> NDArray[np.float32]:
+    wide = np.stack(rows).astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    normed: NDArray[np.float32] = (wide / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    return normed
+
+
+def _short(source: str) -> str:
+    """A name on the hub as it is, a place on this machine without its folders."""
+    path = Path(source).expanduser()
+    return path.resolve().name if path.exists() else source
+
+
+def _cause(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -80,10 +80,10 @@ class ClassList:
 def read_class_list(path: Path) -> ClassList:
     """Read a list of classes from a CSV or parquet file.
 
-    Columns: `name`; `group`, if any; `description` or `description_1`, `description_2`, …, if any; others as they come. Upper and
-    lower case do not matter in the first line. Every line of a description is a sentence of its own, a cell that holds no line
-    break is one, however many full stops are in it; in a parquet file a cell may be a list of sentences. Rows of the same name,
-    trimmed and in Unicode NFC, are about the same class.
+    Columns: `name`; `group`, if any; `description` or `description_1`, `description_2`, …, if any; others as they come. Upper
+    and lower case do not matter in the first line. Every line of a description is a sentence of its own, a cell that holds no
+    line break is one, however many full stops are in it; in a parquet file a cell may be a list of sentences. Rows of the same
+    name, trimmed and in Unicode NFC, are about the same class.
 
     A CSV has commas, semicolons or tabs between its cells and is in UTF-8, or UTF-16 with its mark; else it is read as
     Windows-1252, as older spreadsheets write it, with a warning that shows what came of that.
@@ -142,8 +142,8 @@ def _csv_lines(path: Path, content: bytes) -> tuple[str, list[tuple[str, list[st
         except csv.Error as error:
             if lines or delimiter == DELIMITERS[-1]:
                 raise DataError(
-                    f"line {begun + 1} of {path} cannot be parted into cells ({error}); look for a quote that is never closed or "
-                    f"a cell of more than {LONGEST_CELL:,} characters"
+                    f"line {begun + 1} of {path} cannot be parted into cells ({error}); look for a quote that is never closed "
+                    f"or a cell of more than {LONGEST_CELL:,} characters"
                 ) from error
         header = header or text.strip().partition("\n")[0].strip()[:100]
     if not header:
@@ -247,12 +247,12 @@ def _grouped(source: str, lines: list[tuple[str, list[str]]], *, decimal_comma: 
                 place=place,
             )
         )
-        if "group" in header and (group := " ".join(cells[header.index("group")].split())):
-            if groups.setdefault(name, group) != group:
-                raise DataError(
-                    f"{place} puts class {name!r} in group {group[:40]!r}, but an earlier one puts it in {groups[name][:40]!r}; "
-                    "give it one group"
-                )
+        group = " ".join(cells[header.index("group")].split()) if "group" in header else ""
+        if group and groups.setdefault(name, group) != group:
+            raise DataError(
+                f"{place} puts class {name!r} in group {group[:40]!r}, but an earlier one puts it in {groups[name][:40]!r}; "
+                "give it one group"
+            )
     _refuse_look_alikes(said)
     if groups and (without := [name for name in said if name not in groups]):
         raise DataError(f"class {without[0]!r} of {source} has no group, but others have; give every class one, or none")

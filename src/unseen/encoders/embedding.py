@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unseen.data.class_file import Classes
 from unseen.data.class_list import ClassList, ListedClass, Said, class_list_of, read_class_list
-from unseen.data.dataset import ClassTable
+from unseen.data.dataset import ClassTable, Floats
 from unseen.data.validate import check_class_table
 from unseen.encoders.foreign_text import OpenClipTextEncoder, SentenceTransformerEncoder
 from unseen.encoders.text import TextEncoder
@@ -64,13 +64,13 @@ def embed(
 ) -> Classes:
     """Turn names and descriptions, or attributes, into class embeddings.
 
-    Every prompt is filled in for every sentence of a class; the distinct texts are encoded one by one, averaged and l2-normalised.
-    Without prompts a class with descriptions is "{name}. {description}" for each of them, one without is "{name}", and word
-    vectors take names alone. Underscores in names are read as blanks.
+    Every prompt is filled in for every sentence of a class; the distinct texts are encoded one by one, averaged and
+    l2-normalised. Without prompts a class with descriptions is "{name}. {description}" for each of them, one without is
+    "{name}", and word vectors take names alone. Underscores in names are read as blanks.
 
     Args:
-        classes: a CSV or parquet file (see `unseen.data.class_list.read_class_list`), or {name: description}, where a description
-            is a text, several, or a blank one.
+        classes: a CSV or parquet file (see `unseen.data.class_list.read_class_list`), or {name: description}, where a
+            description is a text, several, or a blank one.
         encoder: `minilm`, `st:NAME_OR_FOLDER`, `open_clip:NAME_OR_FOLDER`, `vectors:FILE`, `attributes`, or an encoder. With
             `attributes`, the embedding is the numbers of all columns that hold numbers, as they are.
         prompts: templates with {name}, {description}, {group} or any other column in braces.
@@ -92,6 +92,7 @@ def embed(
         raise SettingsError("--encoder attributes takes the numbers as they are; leave out --prompt and --weights")
     chosen = None if encoder == "attributes" else encoder_named(encoder, weights) if isinstance(encoder, str) else encoder
     listed = read_class_list(Path(classes).expanduser()) if isinstance(classes, str | Path) else class_list_of(classes)
+    embeddings: Floats
     if chosen is None:
         embeddings, source = _attributes(listed)
         about: dict[str, str] = {}
@@ -133,7 +134,8 @@ def encoder_named(name: str, weights: str | None = None) -> SentenceEncoder:
     if what and kind == "vectors":
         return WordVectors(Path(what).expanduser())
     raise SettingsError(
-        f"there is no encoder {name[:100]!r}; give minilm, st:NAME_OR_FOLDER, open_clip:NAME_OR_FOLDER, vectors:FILE or attributes"
+        f"there is no encoder {name[:100]!r}; give minilm, st:NAME_OR_FOLDER, open_clip:NAME_OR_FOLDER, vectors:FILE or "
+        "attributes"
     )
 
 
@@ -157,7 +159,7 @@ def _check_prompts(prompts: Sequence[str], listed: ClassList) -> None:
         asked.update(fields)
     if unused := [column for column in listed.columns if column not in asked]:
         warnings.warn(
-            f"columns not used: {', '.join(unused)[:200]}; a prompt can name them, and --encoder attributes takes those with numbers",
+            f"columns not used: {', '.join(unused)[:200]}; a prompt can name them, and --encoder attributes takes numbers",
             stacklevel=3,
         )
 
@@ -218,8 +220,8 @@ def _attributes(listed: ClassList) -> tuple[NDArray[np.float64], str]:
     for entry in listed.classes:
         if len(entry.rows) > 1:
             raise DataError(
-                f"class {entry.name!r} stands twice ({entry.rows[0].place} and {entry.rows[1].place}); attributes need one row a "
-                "class, so merge them or rename one"
+                f"class {entry.name!r} stands twice ({entry.rows[0].place} and {entry.rows[1].place}); attributes need one row "
+                "a class, so merge them or rename one"
             )
     rows = [(entry.name, entry.rows[0]) for entry in listed.classes]
     columns: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""Text encoders of other libraries, which are no dependency of ours: sentence-transformers, and the text towers of open_clip."""
+"""Text encoders of other libraries, which are no dependency of ours: sentence-transformers, text towers of open_clip."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from unseen.storage import fingerprint, hash_of
 class SentenceTransformerEncoder:
     """Turn texts into embeddings by any model of sentence-transformers, on the CPU, l2-normalised.
 
-    Every text is encoded by itself and with one thread, so its bits depend on nothing but the text, the machine and the versions.
-    Weights are read from safetensors alone, and code that comes with a model is not run.
+    Every text is encoded by itself and with one thread, so its bits depend on nothing but the text, the machine and the
+    versions. Weights are read from safetensors alone, and code that comes with a model is not run.
 
     Args:
         model: a name on the hub, or a folder that sentence-transformers saved.
@@ -72,15 +72,16 @@ class SentenceTransformerEncoder:
             return library.SentenceTransformer(source, device="cpu", model_kwargs={"use_safetensors": True}).eval()
         except Exception as error:  # of the library, the hub, the network, the disk
             raise DataError(
-                f"the sentence-transformers model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give its name on a hub "
-                "that can be reached from here, or a folder with its configuration and its weights as safetensors"
+                f"the sentence-transformers model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give its name on a "
+                "hub that can be reached from here, or a folder with its configuration and its weights as safetensors"
             ) from error
 
 
 class OpenClipTextEncoder:
     """Turn texts into embeddings by the text tower of any open_clip model, on the CPU, l2-normalised.
 
-    Every text is encoded by itself and with one thread; texts are cut off where the model's tokeniser does, mostly at 77 tokens.
+    Every text is encoded by itself and with one thread; texts are cut off where the model's tokeniser does, mostly at 77
+    tokens.
 
     Args:
         model: a name that open_clip knows, `hf-hub:OWNER/NAME`, or a folder with `open_clip_config.json` and weights.
@@ -136,8 +137,8 @@ class OpenClipTextEncoder:
             return model.eval(), library.get_tokenizer(name)
         except Exception as error:  # of the library, the hub, the network, the disk
             raise DataError(
-                f"the open_clip model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give weights that can be reached "
-                "from here, or a folder with open_clip_config.json and open_clip_model.safetensors"
+                f"the open_clip model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give weights that can be "
+                "reached from here, or a folder with open_clip_config.json and open_clip_model.safetensors"
             ) from error
 
     def _checked_name(self, library: ModuleType) -> str:
@@ -161,7 +162,8 @@ class OpenClipTextEncoder:
         if self.weights not in tags:
             if not Path(self.weights).is_file():
                 raise SettingsError(
-                    f"--weights {self.weights[:200]!r} is neither a file nor one of the tags of {self.model!r}: {', '.join(tags)}"
+                    f"--weights {self.weights[:200]!r} is neither a file nor one of the tags of {self.model!r}: "
+                    + (", ".join(tags) or "it has none")
                 )
             if Path(self.weights).suffix != ".safetensors":
                 raise SettingsError(

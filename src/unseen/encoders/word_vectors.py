@@ -97,7 +97,7 @@ class WordVectors:
                 width = int(line.split()[1])
                 continue
             if not width:
-                width = len(line.split()) - 1
+                width = max(0, len(line.split()) - 1)
             word = line.split(maxsplit=1)[0] if line.strip() else b""
             if word not in encoded and number > 2:
                 continue
@@ -126,8 +126,8 @@ class WordVectors:
                 while line := file.readline(LONGEST_LINE):
                     if len(line) == LONGEST_LINE:
                         raise DataError(
-                            f"{self.file} has a line of more than {LONGEST_LINE:,} bytes, so it is no text file of word vectors; "
-                            "unpack it, or convert word2vec's binary format first"
+                            f"{self.file} has a line of {LONGEST_LINE:,} bytes or more, so it is no text file of word "
+                            "vectors; unpack it, or convert word2vec's binary format first"
                         )
                     yield line
         except (OSError, ValueError) as error:

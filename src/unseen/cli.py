@@ -374,12 +374,12 @@ def embed_classes(
     ],
     out: Annotated[Path, typer.Option(metavar="EMBEDDINGS", help="Folder for the class embeddings.")],
     encoder: Annotated[
-        str, typer.Option(help="minilm, st:NAME_OR_FOLDER, open_clip:NAME_OR_FOLDER, vectors:FILE or attributes.")
+        str, typer.Option(help="minilm, st:NAME_OR_FOLDER, open_clip:NAME:TAG, open_clip:FOLDER, vectors:FILE or attributes.")
     ] = "minilm",
     prompt: Annotated[
         list[str] | None, typer.Option(help='As "a photo of a {name}. {description}"; several are averaged.')
     ] = None,
-    weights: Annotated[str | None, typer.Option(metavar="TAG|FILE", help="Of open_clip:NAME.")] = None,
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Of open_clip:NAME: a safetensors file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn names and descriptions, or attributes, into class embeddings."""

@@ -160,7 +160,7 @@ def test_parquet_says_what_csv_says(tmp_path: Path) -> None:
         {"sugar": "", "round": "0", "legs": "0"},
     ]
     parquet.write_table(pa.table({"name": ["a"], "x": [{"deep": 1}]}), path)
-    with pytest.raises(DataError, match="row 0 of .* holds a dict in column 'x'"):
+    with pytest.raises(DataError, match=r"row 0 of .* holds a dict in column 'x'"):
         read_class_list(path)
     parquet.write_table(pa.table({"label": ["a"]}), path)
     with pytest.raises(DataError, match="has no column 'name', but 'label'"):

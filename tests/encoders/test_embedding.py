@@ -268,7 +268,7 @@ def test_encoders_of_other_libraries_name_what_is_missing_or_broken(
         assert "\n" not in str(caught.value)
         (tmp_path / f"{module}.py").unlink()
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependency, match=f"needs the package '{package}'; run: pip install"):
+    with pytest.raises(MissingDependency, match=f"needs the package '{package}'; run: pip install 'unseen"):
         embed({"a": "b"}, encoder)
 
 

@@ -35,7 +35,7 @@ def test_all_names_that_lack_a_vector_are_listed_at_once(tmp_path: Path) -> None
     assert "no vector for words of 4 of 5 texts: 'hot cat' (cat), 'hot-cow' (hot-cow), '日本' (日本), '!!' (no word" in str(
         caught.value
     )
-    with pytest.raises(DataError, match="of 30 of 30 texts.* and 20 more; rename"):
+    with pytest.raises(DataError, match=r"of 30 of 30 texts.* and 20 more; rename"):
         vectors(tmp_path).encode([f"x{k}" for k in range(30)])
 
 

@@ -65,7 +65,7 @@ class SentenceTransformerEncoder:
 
     @cached_property
     def _loaded(self) -> Any:
-        library = _library("sentence_transformers", "sentence-transformers")
+        library = _library("sentence_transformers", "sentence-transformers", "sentences")
         folder = Path(self.model).expanduser()
         try:
             source = str(folder) if folder.is_dir() else self.model
@@ -84,8 +84,9 @@ class OpenClipTextEncoder:
     tokens.
 
     Args:
-        model: a name that open_clip knows, `hf-hub:OWNER/NAME`, or a folder with `open_clip_config.json` and weights.
-        weights: of a model by name: a tag that open_clip knows (`laion2b_s34b_b79k`), or a safetensors file.
+        model: `NAME:TAG`, a name that open_clip knows and the tag of its weights (`ViT-B-32:laion2b_s34b_b79k`), or `NAME` with a
+            file of weights; `hf-hub:OWNER/NAME`; or a folder with `open_clip_config.json` and `open_clip_model.safetensors`.
+        weights: a safetensors file, of a model by name.
     """
 
     def __init__(self, model: str, weights: str | None = None) -> None:
@@ -94,9 +95,8 @@ class OpenClipTextEncoder:
 
     @property
     def name(self) -> str:
-        """The model's name, with the tag of its weights."""
-        tag = f" {_short(self.weights)}" if self.weights else ""
-        return f"{_short(self.model)}{tag}"
+        """The model's name with its tag, or that of its folder; and the name of the file of weights."""
+        return _short(self.model) + (f", weights {_short(self.weights)}" if self.weights else "")
 
     @cached_property
     def description(self) -> str:
@@ -128,11 +128,11 @@ class OpenClipTextEncoder:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        library = _library("open_clip", "open_clip_torch")
-        name = self._checked_name(library)
+        library = _library("open_clip", "open_clip_torch", "backbones")
+        name, weights = self._checked(library)
         try:
             model = library.create_model(
-                name, pretrained=self.weights, precision="fp32", device="cpu", require_pretrained=True, weights_only=True
+                name, pretrained=weights, precision="fp32", device="cpu", require_pretrained=True, weights_only=True
             )
             return model.eval(), library.get_tokenizer(name)
         except Exception as error:  # of the library, the hub, the network, the disk
@@ -141,44 +141,48 @@ class OpenClipTextEncoder:
                 "reached from here, or a folder with open_clip_config.json and open_clip_model.safetensors"
             ) from error
 
-    def _checked_name(self, library: ModuleType) -> str:
-        """The model as open_clip takes it; SettingsError where it has no such model, or nothing says which weights."""
+    def _checked(self, library: ModuleType) -> tuple[str, str | None]:
+        """Model and weights as open_clip takes them; SettingsError where it has no such model, or nothing says which weights."""
         folder = Path(self.model).expanduser()
-        if self.model.startswith(("hf-hub:", "local-dir:")) or folder.is_dir():
-            if self.weights:
+        if self.model.startswith("hf-hub:") or folder.is_dir():
+            if self.weights is not None:
                 raise SettingsError(f"the open_clip model {self.model[:200]!r} has weights of its own; leave out --weights")
-            return f"local-dir:{folder}" if folder.is_dir() else self.model
-        if self.model not in library.list_models():
+            return f"local-dir:{folder}" if folder.is_dir() else self.model, None
+        name, _, tag = self.model.partition(":")
+        if name not in library.list_models():
             raise SettingsError(
-                f"open_clip knows no model {self.model[:100]!r}; give one of `open_clip.list_models()`, hf-hub:OWNER/NAME or a "
-                "folder with open_clip_config.json"
+                f"open_clip knows no model {name[:100]!r}; give one of `open_clip.list_models()`, hf-hub:OWNER/NAME or a folder "
+                "with open_clip_config.json"
             )
-        tags = library.list_pretrained_tags_by_model(self.model)
-        if self.weights is None:
-            raise SettingsError(
-                f"the open_clip model {self.model!r} needs weights; add --weights and a safetensors file or one of its tags"
-                + (f": {', '.join(tags)}" if tags else "")
-            )
-        if self.weights not in tags:
-            if not Path(self.weights).is_file():
-                raise SettingsError(
-                    f"--weights {self.weights[:200]!r} is neither a file nor one of the tags of {self.model!r}: "
-                    + (", ".join(tags) or "it has none")
-                )
-            if Path(self.weights).suffix != ".safetensors":
-                raise SettingsError(
-                    f"--weights {self.weights[:200]!r} is not a .safetensors file, and other kinds can run code when they are "
-                    "read; convert it first"
-                )
-        return self.model
+        if self.weights is not None:
+            if tag:
+                raise SettingsError(f"'open_clip:{self.model[:200]}' names weights already; leave out --weights or the tag")
+            _check_weights(Path(self.weights))
+            return name, self.weights
+        if tag not in (tags := library.list_pretrained_tags_by_model(name)):
+            what = f"has no weights {tag[:100]!r}" if tag else "needs weights"
+            known = f"write open_clip:{name}:TAG with one of {', '.join(tags)}, or " if tags else ""
+            raise SettingsError(f"the open_clip model {name!r} {what}; {known}give --weights FILE")
+        return name, tag
 
 
-def _library(module: str, package: str) -> ModuleType:
+def _check_weights(file: Path) -> None:
+    if not file.is_file():
+        raise SettingsError(f"--weights {str(file)[:200]} is no file; check the path")
+    if file.suffix != ".safetensors":
+        raise SettingsError(
+            f"--weights {str(file)[:200]} is not a .safetensors file, and others can hold a program; convert it first"
+        )
+
+
+def _library(module: str, package: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         if error.name is not None and error.name.partition(".")[0] == module:
-            raise MissingDependency(f"this encoder needs the package '{package}'; run: pip install {package}") from error
+            raise MissingDependency(
+                f"this encoder needs the package '{package}'; run: pip install 'unseen[{extra}]'"
+            ) from error
         raise _broken(package, error) from error
     except Exception as error:  # a torchvision that was built for another torch raises what it likes
         raise _broken(package, error) from error

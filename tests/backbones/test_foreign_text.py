@@ -158,12 +158,12 @@ def test_weights_that_are_none_are_refused(clip_folder: Path, tmp_path: Path) ->
     pickled, damaged = tmp_path / "w.pt", tmp_path / "w.safetensors"
     torch.save({}, pickled)
     damaged.write_bytes(b"no weights")
-    with pytest.raises(SettingsError, match="is not a .safetensors file, and others can hold a program"):
+    with pytest.raises(SettingsError, match=r"is not a \.safetensors file, and others can hold a program"):
         embed({"owl": "hoots"}, "open_clip:small-for-words", weights=str(pickled))
     with pytest.raises(DataError, match=r"'small-for-words' cannot be loaded \("):
         embed({"owl": "hoots"}, "open_clip:small-for-words", weights=str(damaged))
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(clip_folder / "open_clip_config.json", bare)
-    with pytest.raises(DataError, match="cannot be loaded .*could not be loaded"):  # never with random weights
+    with pytest.raises(DataError, match=r"cannot be loaded .*could not be loaded"):  # never with random weights
         embed({"owl": "hoots"}, f"open_clip:{bare}")

@@ -71,8 +71,9 @@ def embed(
     Args:
         classes: a CSV or parquet file (see `unseen.data.class_list.read_class_list`), or {name: description}, where a
             description is a text, several, or a blank one.
-        encoder: `minilm`, `st:NAME_OR_FOLDER`, `open_clip:NAME:TAG`, `open_clip:NAME`, `open_clip:FOLDER`, `vectors:FILE`, `attributes`, or an encoder. With
-            `attributes`, the embedding is the numbers of all columns that hold numbers, as they are.
+        encoder: `minilm`, `st:NAME_OR_FOLDER`, `open_clip:NAME:TAG`, `open_clip:NAME`, `open_clip:FOLDER`, `vectors:FILE`,
+            `attributes`, or an encoder. With `attributes`, the embedding is the numbers of all columns that hold numbers, as they
+            are.
         prompts: templates with {name}, {description}, {group} or any other column in braces.
         weights: of `open_clip:NAME`: a safetensors file.
         watch: told how many texts are encoded, and of how many.
@@ -134,8 +135,8 @@ def encoder_named(name: str, weights: str | None = None) -> SentenceEncoder:
     if what and kind == "vectors":
         return WordVectors(Path(what).expanduser())
     raise SettingsError(
-        f"there is no encoder {name[:100]!r}; give minilm, st:NAME_OR_FOLDER, open_clip:NAME:TAG, open_clip:FOLDER, vectors:FILE or "
-        "attributes"
+        f"there is no encoder {name[:100]!r}; give minilm, st:NAME_OR_FOLDER, open_clip:NAME:TAG, open_clip:FOLDER, "
+        "vectors:FILE or attributes"
     )
 
 

@@ -84,8 +84,9 @@ class OpenClipTextEncoder:
     tokens.
 
     Args:
-        model: `NAME:TAG`, a name that open_clip knows and the tag of its weights (`ViT-B-32:laion2b_s34b_b79k`), or `NAME` with a
-            file of weights; `hf-hub:OWNER/NAME`; or a folder with `open_clip_config.json` and `open_clip_model.safetensors`.
+        model: `NAME:TAG`, a name that open_clip knows and the tag of its weights (`ViT-B-32:laion2b_s34b_b79k`), or `NAME`
+            with a file of weights; `hf-hub:OWNER/NAME`; or a folder with `open_clip_config.json` and
+            `open_clip_model.safetensors`.
         weights: a safetensors file, of a model by name.
     """
 
@@ -142,7 +143,7 @@ class OpenClipTextEncoder:
             ) from error
 
     def _checked(self, library: ModuleType) -> tuple[str, str | None]:
-        """Model and weights as open_clip takes them; SettingsError where it has no such model, or nothing says which weights."""
+        """Model and weights as open_clip takes them; SettingsError where it has no such model or nothing says which weights."""
         folder = Path(self.model).expanduser()
         if self.model.startswith("hf-hub:") or folder.is_dir():
             if self.weights is not None:
@@ -151,8 +152,8 @@ class OpenClipTextEncoder:
         name, _, tag = self.model.partition(":")
         if name not in library.list_models():
             raise SettingsError(
-                f"open_clip knows no model {name[:100]!r}; give one of `open_clip.list_models()`, hf-hub:OWNER/NAME or a folder "
-                "with open_clip_config.json"
+                f"open_clip knows no model {name[:100]!r}; give one of `open_clip.list_models()`, hf-hub:OWNER/NAME or a "
+                "folder with open_clip_config.json"
             )
         if self.weights is not None:
             if tag:

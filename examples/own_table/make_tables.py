@@ -2,12 +2,12 @@
 
     python examples/own_table/make_tables.py OUT
 
-writes two tables that could be anybody's own. `chords.csv` says of each of 24 chords, major and minor on every note, which of the
-twelve notes are in it: a row a chord, a column a note. `takes.csv` has 20 takes of each chord: the chord's name and the energy in
-36 bands of its sound. A take has every note of its chord in some loudness and in some octave, the overtones of each, a room that
-swallows some bands, and noise; all of it is made by arithmetic from one seed.
+writes two tables that could be anybody's own. `chords.csv` says of each of 24 chords, major and minor on every note, which of
+the twelve notes are in it: a row a chord, a column a note. `takes.csv` has 20 takes of each chord: the chord's name and the
+energy in 36 bands of its sound. A take has every note of its chord in some loudness and in some octave, the overtones of each,
+a room that swallows some bands, and noise; all of it is made by arithmetic from one seed.
 
-`README.md` goes on from there: no chord on D, F sharp or A is heard in training, and a take of one is recognised from its notes.
+`README.md` goes on from there: no chord on D, F sharp or A is heard in training, yet a take of one is recognised by its notes.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def embed(
         classes: a CSV or parquet file (see `unseen.data.class_list.read_class_list`), or {name: description}, where a
             description is a text, several, or a blank one.
         encoder: `minilm`, `st:NAME_OR_FOLDER`, `open_clip:NAME:TAG`, `open_clip:NAME`, `open_clip:FOLDER`, `vectors:FILE`,
-            `attributes`, or an encoder. With `attributes`, the embedding is the numbers of all columns that hold numbers, as they
-            are.
+            `attributes`, or an encoder. With `attributes`, the embedding is the numbers of all columns that hold numbers, as
+            they are.
         prompts: templates with {name}, {description}, {group} or any other column in braces.
         weights: of `open_clip:NAME`: a safetensors file.
         watch: told how many texts are encoded, and of how many.

@@ -206,6 +206,7 @@ class Dataset:
         provenance: where it all comes from.
         pictures: thumbnails for the report, if any.
         attributions: lines that must be shown wherever the pictures are.
+        paths: n, where each row came from, relative and as the user had it; or empty. Shown, and never opened.
     """
 
     name: str
@@ -216,6 +217,7 @@ class Dataset:
     provenance: Provenance = field(default_factory=Provenance)
     pictures: Pictures | None = None
     attributions: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
     @cached_property
     def features_fingerprint(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from unseen.data.class_file import Classes
 from unseen.data.collection import Collection
-from unseen.data.dataset import Dataset, Provenance
+from unseen.data.dataset import ClassTable, Dataset, Ids, Provenance
 from unseen.data.duplicates import exact_duplicates
 from unseen.data.splitting import STAGES, TEST_SHARE, joined_name, make_splits, row_keys, written_otherwise
 from unseen.data.validate import validate
@@ -57,14 +57,13 @@ def build_dataset(
         SettingsError: the splits asked for cannot be understood or cannot work.
     """
     notes: list[str] = []
-    where = {joined_name(class_name): position for position, class_name in enumerate(classes.table.names)}
-    ids = np.array([where.get(joined_name(label), -1) for label in collection.labels], np.int64)
+    ids = join(collection.labels, classes.table)
     features, paths = collection.features, collection.paths
     if (unknown := ids < 0).any():
         labels = list(dict.fromkeys(label for label, absent in zip(collection.labels, unknown, strict=True) if absent))
         told = f"{unknown.sum()} rows have one of {len(labels)} labels that no class is named: {_listed(labels)}"
         if not drop_unknown:
-            alike = written_otherwise(labels[0], where)
+            alike = written_otherwise(labels[0], classes.table.names)
             hint = f" ({labels[0][:60]!r} may be class {alike!r})" if alike else ""
             raise DataError(f"{told}{hint}; describe these classes too, or leave their rows out with --drop-unknown")
         if unknown.all():
@@ -112,6 +111,12 @@ def build_dataset(
         if missing := len(np.setdiff1d(cut.seen, ids[cut.test_seen])):
             notes.append(f"{missing} seen classes of split '{cut.name}' have one row only, which trains; nothing tests them")
     return Built(dataset, tuple(notes))
+
+
+def join(labels: Sequence[str], table: ClassTable) -> Ids:
+    """(n,) the class of each label, −1 where there is none."""
+    where = {joined_name(name): position for position, name in enumerate(table.names)}
+    return np.array([where.get(joined_name(label), -1) for label in labels], np.int64)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.data.dataset import Floats
-from unseen.data.tables import SUFFIXES, read_table
+from unseen.data.spreadsheets import SUFFIXES, read_table
 from unseen.errors import DataError, RunError
 from unseen.storage import FORMULA, csv_text, fingerprint, read_arrays, read_json, replace_folder, write_arrays, write_json
 

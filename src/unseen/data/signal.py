@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.data.dataset import Dataset, TrainingView
+from unseen.data.dataset import Dataset, Ids
 from unseen.evaluation.folds import Fold, cut_folds
-
-if TYPE_CHECKING:
-    from unseen.data.dataset import Ids
 
 FOLDS = 3
 PERMUTATIONS = 99
@@ -76,10 +72,9 @@ def _accuracy(folds: Sequence[_PreparedFold], embeddings: NDArray[np.float64]) -
 class _PreparedFold:
     """All of class-Gaussian on a fold that does not depend on the embeddings, so that a permutation takes milliseconds.
 
-    In features whitened by the within-class covariance it is the nearest mean. With m̄ the average of the fold-seen means, M the
-    means less m̄ and A (U, S) the weights that the regression gives them, a pseudo-unseen mean is m̄ + A M, so the products of
-    rows with M and of M with itself are all that is needed: −‖x − μ‖² is 2 xMᵀAᵀ − diag(A MMᵀ Aᵀ) − 2 A M m̄ + what is the same
-    for all classes.
+    In features whitened by the within-class covariance it is the nearest mean. Measured from the average of the fold-seen
+    means, let M (S, d) be these means and A (U, S) the weights that the regression gives them: a pseudo-unseen mean is A M, and
+    −‖x − A M‖² is 2 x MᵀAᵀ − diag(A M Mᵀ Aᵀ) and a term that is the same for all classes. So x Mᵀ and M Mᵀ are all it takes.
     """
 
     def __init__(self, fold: Fold) -> None:

@@ -131,7 +131,7 @@ def _mapped(
     whole = np.memmap(path, np.uint8, mode="r", offset=offset, shape=(entry.file_size,))
     checksum = 0
     for start in range(0, len(whole), 2**24):
-        checksum = zlib.crc32(whole[start : start + 2**24], checksum)
+        checksum = zlib.crc32(whole[start : start + 2**24].data, checksum)
     if checksum != entry.CRC:
         raise ValueError(f"the checksum of {entry.filename[:60]} differs")
     return whole[begin:].view(dtype).reshape(shape, order="F" if fortran else "C")

@@ -35,7 +35,11 @@ from unseen.errors import DataError, MissingDependency
 from unseen.storage import csv_lines, read_json, replace_folder, text_of_cell, write_json
 
 FEATURES, CLASSES, SPLITS, ABOUT = "features", "classes", "splits", "about.json"
-FEATURE_TEXTS, CLASS_TEXTS, SPLIT_TEXTS = ("label", "split"), ("name", "description", "group"), ("split", "part", "row", "class")
+FEATURE_TEXTS, CLASS_TEXTS, SPLIT_TEXTS = (
+    ("label", "split"),
+    ("name", "description", "group"),
+    ("split", "part", "row", "class"),
+)
 ROWS_AT_ONCE = 1024
 LARGEST_CELL = 10_000_000
 """Characters in a cell of a CSV file."""
@@ -206,7 +210,9 @@ def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: 
         line = 1
         try:
             head = file.read(LARGEST_CELL)
-            headers = {mark: next(csv.reader(io.StringIO(head, newline=""), delimiter=mark, strict=True), []) for mark in ",;\t"}
+            headers = {
+                mark: next(csv.reader(io.StringIO(head, newline=""), delimiter=mark, strict=True), []) for mark in ",;\t"
+            }
             named = {mark: [cell.strip().lower() for cell in header] for mark, header in headers.items()}
             mark = next((m for m in named if set(required) <= set(named[m])), ",")
             file.seek(0)
@@ -249,6 +255,10 @@ def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: 
     return Table(found, np.concatenate(parts))
 
 
+def _first_line(head: str, mark: str) -> list[str]:
+    return next(csv.reader(io.StringIO(head, newline=""), delimiter=mark, strict=True), [])
+
+
 def _floats(rows: list[list[str]], path: Path, last_line: int, columns: Sequence[str], dtype: DTypeLike) -> NDArray[Any]:
     if not rows or not columns:
         return np.empty((len(rows), len(columns)), dtype)
@@ -257,7 +267,9 @@ def _floats(rows: list[list[str]], path: Path, last_line: int, columns: Sequence
     except ValueError as error:
         row, k = next((r, k) for r, cells in enumerate(rows) for k, cell in enumerate(cells) if not _is_number(cell))
         cell = rows[row][k]
-        hint = "write a point, not a comma, before the fraction" if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell) else "write a number"
+        hint = (
+            "write a point, not a comma, before the fraction" if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell) else "write a number"
+        )
         near = f"in the {len(rows) - row}. line before line {last_line + 1}" if row < len(rows) - 1 else f"in line {last_line}"
         said = "is empty" if not cell.strip() else f"is {cell[:40]!r}"
         raise DataError(f"column {columns[k][:40]!r} of {path} {said} {near}, where a number is expected; {hint}") from error
@@ -341,7 +353,9 @@ def _split_table(path: Path, names: tuple[str, ...]) -> tuple[dict[str, NDArray[
         elif part in CLASS_ARRAYS and class_name in ids:
             of_split.setdefault(part, []).append(ids[class_name])
         elif part in CLASS_ARRAYS:
-            raise DataError(f"entry {number - 1} of {path} names the class {class_name[:80]!r}, which the class table lacks; add it")
+            raise DataError(
+                f"entry {number - 1} of {path} names the class {class_name[:80]!r}, which the class table lacks; add it"
+            )
         elif part in INDEX_ARRAYS:
             raise DataError(f"entry {number - 1} of {path} names row {row[:40]!r}; give a row number that counts from 0")
         else:

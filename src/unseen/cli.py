@@ -371,6 +371,7 @@ def methods(as_json: AsJson = False) -> None:
 def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
     """Say what a data set holds, after checking it."""
     from unseen.data import open_dataset
+    from unseen.data.known_splits import recognise
 
     data = open_dataset(dataset)
     info: dict[str, Any] = {
@@ -391,6 +392,7 @@ def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
                 "test_seen": len(s.test_seen),
                 "test_unseen": len(s.test_unseen),
                 "hash": s.fingerprint,
+                "known": recognise(data, s.name),
             }
             for s in data.splits.values()
         ],
@@ -410,6 +412,34 @@ def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
         numbers = [str(s[key]) for key in ("seen", "unseen", "train", "test_seen", "test_unseen")]
         table.add_row(Text(s["name"]), *numbers, s["hash"][:12])
     console.print(table)
+    for known in dict.fromkeys(s["known"] for s in info["splits"]):
+        named = [s["name"] for s in info["splits"] if s["known"] == known]
+        console.print(f"{'split' if len(named) == 1 else 'splits'} {', '.join(named[:5])}{', …' * (len(named) > 5)}: {known}")
+
+
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Anything that holds a data set: see the page on formats.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Ends with .npz, .safetensors, .csv or .parquet, or a folder.")],
+    to: Annotated[str | None, typer.Option(help="native, xlsa17, npz, safetensors, csv or parquet.")] = None,
+    split: Annotated[str | None, typer.Option(help="Write this one alone; all if not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a data set in whatever format it is, and write it in another; what the other cannot hold is named."""
+    from unseen.data.opening import find_dataset
+    from unseen.data.writing import write_dataset
+
+    opened = find_dataset(source)
+    data = opened.dataset
+    if not as_json:
+        splits = f"{len(data.splits)} split{'s' * (len(data.splits) != 1)}"
+        print(f"found {opened.found}: {len(data.labels):,} rows, {len(data.classes):,} classes, {splits}")
+    written = write_dataset(data, target, to, split)
+    if as_json:
+        told = {"found": opened.found, "rows": len(data.labels), "classes": len(data.classes)}
+        print(json.dumps({**told, "splits": list(data.splits), "written": written}, ensure_ascii=False))
+    else:
+        print(f"wrote {written}")
 
 
 @data_app.command("build")

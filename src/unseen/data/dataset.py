@@ -386,10 +386,30 @@ class Dataset:
 
     @staticmethod
     def load(path: Path | str) -> Dataset:
-        """Read a folder in the native format; see `unseen.data.native`."""
-        from unseen.data.native import load
+        """Read whatever `path` leads to: a folder in the native format, or another that `unseen.data.opening` lists.
 
-        return load(Path(path))
+        Raises:
+            DataError: nothing readable is there, or it is damaged; one sentence says what and where.
+        """
+        from unseen.data.opening import BUILT_IN, open_dataset
+
+        return open_dataset(f"./{path}" if str(path) in BUILT_IN else str(path))  # a path is no built-in name
+
+    @staticmethod
+    def from_xlsa17(path: Path | str, splits: str | None = None) -> Dataset:
+        """Read a folder with `res101.mat` and `att_splits.mat`, MATLAB version 5 to 7.3; see `unseen.data.xlsa17`.
+
+        Args:
+            path: the folder.
+            splits: name of the split file, if it is another than `att_splits.mat`.
+
+        Raises:
+            DataError: a file is missing, damaged, or does not fit the other.
+            MissingDependency: version 7.3 needs h5py.
+        """
+        from unseen.data.xlsa17 import read_xlsa17
+
+        return read_xlsa17(Path(path).expanduser(), splits)
 
     def save(self, path: Path | str) -> None:
         """Write a folder in the native format, whole or not at all; see `unseen.data.native`."""

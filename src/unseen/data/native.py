@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from unseen.data.dataset import ClassTable, Dataset, Pictures, Provenance, Split
 from unseen.data.validate import validate
 from unseen.errors import DataError, RunError
-from unseen.storage import fingerprint, read_arrays, read_json, replace_folder, write_arrays, write_json
+from unseen.storage import fingerprint, read_arrays, read_json, replace_folder, stream_arrays, write_arrays, write_json
 
 FORMAT = "unseen-dataset"
 VERSION = 1
@@ -46,7 +46,7 @@ def save(dataset: Dataset, folder: Path, largest_file: int = 2**40) -> None:
         files: list[str] = []
         for start in range(0, len(dataset.features), rows):
             files.append(f"features-{len(files)}.safetensors" if rows < len(dataset.features) else "features.safetensors")
-            write_arrays(temporary / files[-1], {"features": dataset.features[start : start + rows]})
+            stream_arrays(temporary / files[-1], {"features": dataset.features[start : start + rows]})
         arrays: dict[str, NDArray[Any]] = {"labels": dataset.labels, "embeddings": dataset.classes.embeddings}
         for position, split in enumerate(dataset.splits.values()):
             arrays |= {f"split{position}.{part}": getattr(split, part) for part in SPLIT_ARRAYS}

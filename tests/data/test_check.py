@@ -12,6 +12,7 @@ import pytest
 
 from unseen.data import ClassTable, Dataset, Provenance, Split
 from unseen.data.check import check_dataset
+from unseen.data.known_splits import KnownSplit, codes_of
 from unseen.errors import SettingsError
 
 World = Callable[..., Dataset]
@@ -114,6 +115,15 @@ def test_what_cannot_be_told_is_said(tiny_world: World, monkeypatch: pytest.Monk
     monkeypatch.setattr("unseen.data.check.imagenet_names", lambda: None)
     photographed = replace(world, provenance=Provenance(feature_extractor="x, ImageNet-1k"))
     assert "no installed package has" in check_dataset(photographed, permutations=0).backbone_told
+
+
+def test_a_public_split_is_recognised_where_there_are_as_many_rows(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = (KnownSplit("TINY", "TINY of nowhere", codes_of(tiny.split(), 12)),)
+    assert "differs from every known split" in check_dataset(tiny, permutations=0).facts["known_split"]
+    assert "known split" not in str(check_dataset(tiny, permutations=0))
+    monkeypatch.setattr("unseen.data.known_splits.known_splits", lambda: known)
+    monkeypatch.setattr("unseen.data.check.known_splits", lambda: known)
+    assert "\n  same indices as TINY of nowhere\n" in str(check_dataset(tiny, permutations=0))
 
 
 def test_settings_that_cannot_work(tiny: Dataset) -> None:

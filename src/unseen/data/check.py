@@ -14,6 +14,7 @@ from unseen.data.backbone import BackboneNames, imagenet_names, names_from, saw_
 from unseen.data.dataset import Dataset, Floats, Ids, Split
 from unseen.data.describe import FEW, Description, listed
 from unseen.data.duplicates import THRESHOLD, Duplicates, Pair, find_duplicates
+from unseen.data.known_splits import known_splits, recognise
 from unseen.data.signal import PERMUTATIONS, Signal, permutation_test
 from unseen.errors import DataError, SettingsError
 
@@ -47,6 +48,7 @@ class Check:
     """What was looked at, and what came out.
 
     Args:
+        known_split: which public split file the split has the indices of, in a sentence.
         backbone: (unseen class, label of the backbone) for the names that are in both; None where it cannot be told.
         backbone_told: where the labels come from, or why it cannot be told.
         signal: None where it cannot be told.
@@ -55,6 +57,7 @@ class Check:
     """
 
     description: Description
+    known_split: str
     duplicates: Duplicates
     worst: tuple[dict[str, Any], ...]
     neighbours: tuple[Neighbours, ...]
@@ -69,6 +72,7 @@ class Check:
         """Everything, as JSON has it; cosines and accuracies as fractions."""
         found = self.duplicates
         return self.description.facts | {
+            "known_split": self.known_split,
             "duplicates": {
                 "exact": len(found.exact),
                 "near": len(found.near),
@@ -92,6 +96,11 @@ class Check:
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
+    @property
+    def _may_be_public(self) -> bool:
+        """Whether some public split file has as many rows; of other data nobody wants to read that it is none of these."""
+        return any(len(known.codes) == self.description.rows for known in known_splits())
+
     def lines(self) -> list[str]:
         """For people."""
         found = self.duplicates
@@ -100,6 +109,7 @@ class Check:
         )
         told = [
             str(self.description),
+            *((f"  {self.known_split}",) if self._may_be_public else ()),
             "",
             f"duplicates: {len(found.exact):,} test rows have exactly the features of a training row, {len(found.near):,} more "
             f"are nearly alike (cosine of at least {found.threshold:g} after the mean of the training rows is taken off){some}",
@@ -157,6 +167,7 @@ def check_dataset(
     signal, signal_told = _signal(dataset, chosen.name, permutations, seed)
     return Check(
         description=description,
+        known_split=recognise(dataset, chosen.name),
         duplicates=duplicates,
         worst=tuple(_told(dataset, chosen, pair) for pair in (*duplicates.exact[:WORST], *duplicates.near[:WORST])),
         neighbours=_neighbours(dataset, chosen),

@@ -96,7 +96,7 @@ def test_a_sentence_transformers_fingerprint_follows_its_weights_and_words(sente
 
 
 def test_sentence_transformers_that_cannot_be_loaded_get_one_sentence(
-    sentence_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sentence_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     empty, damaged, pickled = tmp_path / "empty", tmp_path / "damaged", tmp_path / "pickled"
@@ -110,6 +110,7 @@ def test_sentence_transformers_that_cannot_be_loaded_get_one_sentence(
         with pytest.raises(DataError, match=r"the sentence-transformers model .* cannot be loaded \(") as caught:
             embed({"owl": "hoots"}, f"st:{folder}")
         assert "\n" not in str(caught.value)
+    assert caplog.records == []
 
 
 def test_classes_are_embedded_by_either_library(sentence_model: Path, clip_folder: Path) -> None:
@@ -154,7 +155,7 @@ def test_models_of_open_clip_that_cannot_be_meant_are_refused(model: str, weight
         embed({"owl": "hoots"}, f"open_clip:{model}", weights=weights)
 
 
-def test_weights_that_are_none_are_refused(clip_folder: Path, tmp_path: Path) -> None:
+def test_weights_that_are_none_are_refused(clip_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pickled, damaged = tmp_path / "w.pt", tmp_path / "w.safetensors"
     torch.save({}, pickled)
     damaged.write_bytes(b"no weights")
@@ -167,3 +168,4 @@ def test_weights_that_are_none_are_refused(clip_folder: Path, tmp_path: Path) ->
     shutil.copy(clip_folder / "open_clip_config.json", bare)
     with pytest.raises(DataError, match=r"cannot be loaded .*could not be loaded"):  # never with random weights
         embed({"owl": "hoots"}, f"open_clip:{bare}")
+    assert caplog.records == []

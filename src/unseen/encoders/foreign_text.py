@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -69,7 +71,8 @@ class SentenceTransformerEncoder:
         folder = Path(self.model).expanduser()
         try:
             source = str(folder) if folder.is_dir() else self.model
-            return library.SentenceTransformer(source, device="cpu", model_kwargs={"use_safetensors": True}).eval()
+            with _quietly():
+                return library.SentenceTransformer(source, device="cpu", model_kwargs={"use_safetensors": True}).eval()
         except Exception as error:  # of the library, the hub, the network, the disk
             raise DataError(
                 f"the sentence-transformers model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give its name on a "
@@ -132,10 +135,11 @@ class OpenClipTextEncoder:
         library = _library("open_clip", "open_clip_torch", "backbones")
         name, weights = self._checked(library)
         try:
-            model = library.create_model(
-                name, pretrained=weights, precision="fp32", device="cpu", require_pretrained=True, weights_only=True
-            )
-            return model.eval(), library.get_tokenizer(name)
+            with _quietly():
+                model = library.create_model(
+                    name, pretrained=weights, precision="fp32", device="cpu", require_pretrained=True, weights_only=True
+                )
+                return model.eval(), library.get_tokenizer(name)
         except Exception as error:  # of the library, the hub, the network, the disk
             raise DataError(
                 f"the open_clip model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give weights that can be "
@@ -165,6 +169,17 @@ class OpenClipTextEncoder:
             known = f"write open_clip:{name}:TAG with one of {', '.join(tags)}, or " if tags else ""
             raise SettingsError(f"the open_clip model {name!r} {what}; {known}give --weights FILE")
         return name, tag
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the log of others, who tell of every attempt to reach a hub; what went wrong is said once, in our sentence."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _check_weights(file: Path) -> None:

@@ -85,10 +85,10 @@ def test_mistakes_get_one_sentence_and_leave_nothing(
     assert not (tmp_path / "made").exists()
 
 
-def test_a_folder_of_someone_elses_is_not_replaced(animals: Path, tmp_path: Path) -> None:
+def test_a_folder_of_someone_elses_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
-    code, _, err = embed(animals, "--encoder", "attributes", "--out", tmp_path / "mine")
+    code, _, err = embed(tmp_path / "nowhere.csv", "--encoder", "attributes", "--out", tmp_path / "mine")  # told first
     assert code == 1
     assert "exists and holds something else" in err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"

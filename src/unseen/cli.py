@@ -383,9 +383,10 @@ def embed_classes(
     as_json: AsJson = False,
 ) -> None:
     """Turn names and descriptions, or attributes, into class embeddings."""
-    from unseen.data.class_file import save_classes
+    from unseen.data.class_file import check_place, save_classes
     from unseen.encoders import embed
 
+    check_place(out)  # before minutes of encoding
     with _counting("texts") as watch:
         made = embed(classes, encoder, prompt or (), weights, watch)
     save_classes(made, out)

@@ -98,6 +98,8 @@ def test_source_and_fingerprint_name_encoder_and_prompt() -> None:
         ("{0} {name}", "asks for '0'"),
         ("{name!r}", "asks for 'name!r'"),
         ("{colour}", "asks for 'colour'"),
+        ("{name} \udce9", "holds what cannot be printed"),
+        ("{name}\n", "holds what cannot be printed"),
     ],
 )
 def test_a_prompt_that_cannot_be_filled_is_refused(prompt: str, sentence: str) -> None:

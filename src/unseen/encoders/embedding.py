@@ -148,6 +148,8 @@ def _check_prompts(prompts: Sequence[str], listed: ClassList) -> None:
     known = ("name", "description", "group", *listed.columns)
     asked = set()
     for prompt in prompts:
+        if not prompt.isprintable():
+            raise SettingsError(f"--prompt {prompt[:100]!r} holds what cannot be printed; write it as one line of text")
         fields = [field.strip().casefold() for field in FIELD.findall(prompt)]
         if not fields or re.search(r"[{}]", FIELD.sub("", prompt)):
             raise SettingsError(

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -82,4 +83,26 @@ def test_the_code_of_a_page_prints_what_the_page_shows(page: str, capsys: pytest
             exec(compile(block, f"docs/{page}", "exec"), known)
         else:
             assert capsys.readouterr().out == block
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("page", ["how-to/build-and-check.md"])
+def test_the_code_and_the_commands_of_a_page_print_what_the_page_shows(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python and commands from top to bottom; a block of text is what was printed since the one before, notes left out."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / page).read_text()
+    known: dict[str, object] = {}
+    for kind, block in re.findall(r"^```(python|console|text)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        if kind == "python":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exec(compile(block, f"docs/{page}", "exec"), known)
+        elif kind == "text":
+            assert capsys.readouterr().out == block
+        for line in block.splitlines() if kind == "console" else ():
+            monkeypatch.setattr(sys, "argv", shlex.split(line))
+            monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets it; this puts it back
+            cli.main()
     assert capsys.readouterr().out == ""

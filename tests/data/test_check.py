@@ -148,7 +148,7 @@ def test_describe_counts_and_reads_no_feature(tiny: Dataset) -> None:
         "feature extractor: none",
         "embedding source: none",
         "licence: none",
-        "split only: 2 seen and 2 unseen classes, by group; 4 rows train, 2 test seen and 6 unseen classes",
+        "split only: 2 seen and 2 unseen classes, by group; 4 rows train, 2 test seen classes and 6 unseen ones",
         "  a seen class has 2 to 2 training rows, 2 in the middle",
         "  2 seen classes with fewer than 5 training rows: ant, bee",
     ]

@@ -75,7 +75,7 @@ class SplitFacts:
         low, median, high = self.rows_per_seen_class
         told = [
             f"split {self.name}: {self.seen} seen and {self.unseen} unseen classes{', by group' if self.by_group else ''}; "
-            f"{self.train:,} rows train, {self.test_seen:,} test seen and {self.test_unseen:,} unseen classes",
+            f"{self.train:,} rows train, {self.test_seen:,} test seen classes and {self.test_unseen:,} unseen ones",
             f"  a seen class has {low:,} to {high:,} training rows, {median:,g} in the middle",
         ]
         for what, names in (

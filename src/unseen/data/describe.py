@@ -133,7 +133,8 @@ class Description:
             f"classes{groups} with embeddings of length {self.embedding_length:,}{texts}",
             *(f"{key.replace('_', ' ')}: {value}" for key, value in self.provenance.items() if value != "unknown"),
         ]
-        return "\n".join(told + [line for split in self.splits for line in split.lines()])
+        told += [line for split in self.splits for line in split.lines()]
+        return "\n".join("".join(letter if letter.isprintable() else " " for letter in line) for line in told)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -190,7 +190,8 @@ TEXT_COLUMNS = {"descriptions": "description", "groups": "group"}
 
 def _read(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
     try:
-        table = _read_parquet(path, texts, dtype) if path.suffix == ".parquet" else _read_csv(path, texts, required, dtype)
+        read = _read_parquet if path.suffix == ".parquet" else _read_csv
+        table = read(path, texts, required, dtype)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the table there") from error
     except OSError as error:
@@ -210,10 +211,7 @@ def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: 
         line = 1
         try:
             head = file.read(LARGEST_CELL)
-            headers = {
-                mark: next(csv.reader(io.StringIO(head, newline=""), delimiter=mark, strict=True), []) for mark in ",;\t"
-            }
-            named = {mark: [cell.strip().lower() for cell in header] for mark, header in headers.items()}
+            named = {mark: [cell.strip().lower() for cell in _first_line(head, mark)] for mark in ",;\t"}
             mark = next((m for m in named if set(required) <= set(named[m])), ",")
             file.seek(0)
             reader = csv.reader(file, delimiter=mark, strict=True)
@@ -256,7 +254,8 @@ def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: 
 
 
 def _first_line(head: str, mark: str) -> list[str]:
-    return next(csv.reader(io.StringIO(head, newline=""), delimiter=mark, strict=True), [])
+    """The cells of the first line if this mark stood between them; not strict, as the mark is only tried."""
+    return next(csv.reader(io.StringIO(head, newline=""), delimiter=mark), [])
 
 
 def _floats(rows: list[list[str]], path: Path, last_line: int, columns: Sequence[str], dtype: DTypeLike) -> NDArray[Any]:
@@ -285,11 +284,14 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _read_parquet(path: Path, texts: Sequence[str], dtype: DTypeLike) -> Table:
+def _read_parquet(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
     pa, pq = _pyarrow(path)
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
             names = file.schema_arrow.names
+            if required[0] not in names:
+                shown = _shown(", ".join(names[:8]))[:200] or "nothing"
+                raise DataError(f"{path} has no column {required[0]!r} (found {shown}); name one column so")
             kept = [name for name in texts if name in names]
             numeric = [name for name in names if name not in texts]
             found: dict[str, list[str]] = {column: [] for column in kept}

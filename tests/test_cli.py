@@ -513,7 +513,9 @@ def test_data_convert_says_what_it_found_and_wrote_and_what_was_lost(toy_folder:
     assert said.err == ""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        told = unseen("data", "convert", tmp_path / "toy.npz", tmp_path / "mat", "--to", "xlsa17", "--split", "second", "--json")
+        told = unseen(
+            "data", "convert", tmp_path / "toy.npz", tmp_path / "mat", "--to", "xlsa17", "--split", "second", "--json"
+        )
         several = unseen("data", "convert", toy_folder, tmp_path / "two", "--to", "xlsa17")
     assert told.json["found"] == "a data set in one .npz file"
     assert told.err == (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import struct
+import subprocess
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -25,7 +27,7 @@ from unseen.data import npz as npz_module
 from unseen.data.npz import read_npz, write_npz
 from unseen.data.opening import find_dataset
 from unseen.data.writing import FORMATS, write_dataset
-from unseen.errors import DataError, SettingsError
+from unseen.errors import DataError, MissingDependency, SettingsError
 from unseen.storage import FORMULA, read_arrays, stream_arrays
 
 Change = Callable[[Path], None]
@@ -618,9 +620,9 @@ DAMAGED_CSV: dict[str, tuple[dict[str, Any], str]] = {
     "ragged": ({"features": ROWS + "ant,train,1\n"}, "line 7 of .* has 3 cells where the first line has 4"),
     "comma in a name": ({"classes": NAMES.replace("bee", "bee, honey")}, "line 3 of .* into double quotes"),
     "open quote": ({"features": ROWS + '"ant,train,1,2\n'}, "is not a CSV table after line"),
-    "a word": ({"features": ROWS.replace("0.5", "many")}, "column 'x' of .* is 'many' .*, where a number is expected"),
+    "a word": ({"features": ROWS.replace("0.5", "many")}, "column 'x' of .* is 'many' in line 3, where a number is expected"),
     "decimal comma": ({"features": ROWS.replace(",", ";").replace("0.5", "0,5")}, "write a point, not a comma"),
-    "empty cell": ({"features": ROWS.replace("0.5", "")}, "column 'x' of .* is empty .*, where a number is expected"),
+    "empty cell": ({"features": ROWS.replace("0.5", "")}, "column 'x' of .* is empty in line 3, where a number is expected"),
     "NaN": ({"features": ROWS.replace("0.5", "nan")}, "features hold nan in row 1, column 0"),
     "infinite": ({"features": ROWS.replace("0.5", "1e999")}, "features hold inf in row 1, column 0"),
     "label unknown": ({"features": ROWS.replace("bee", "eel")}, "row 2 of .* has label 'eel', which is not among the 3"),
@@ -724,3 +726,60 @@ def test_pairs_of_npy_files_that_are_wrong_are_one_sentence(several: Dataset, ho
     with pytest.raises(DataError, match=said) as caught:
         open_dataset(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+# --- larger than memory
+
+IN_LITTLE_MEMORY = """
+import resource, sys, warnings
+from pathlib import Path
+import numpy as np
+from unseen.data.opening import open_dataset
+from unseen.data.writing import write_dataset
+folder = Path(sys.argv[1])
+status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+limit = int(status["VmData"].split()[0]) * 1024 + 80_000_000
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    np.ones(100_000_000, np.uint8)
+except MemoryError:
+    pass
+else:
+    sys.exit("the limit does not hold here")
+data = open_dataset(str(folder))
+for name in ("a.npz", "b.safetensors", "c"):
+    write_dataset(data, folder / name)
+    data = open_dataset(str(folder / name))
+print(data.features.shape, data.features_fingerprint)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no limits of this kind here")
+def test_features_larger_than_memory_are_read_and_written(several: Dataset, tmp_path: Path) -> None:
+    """126 MB of features go through three formats with less memory than that."""
+    for name, array in plain(several).items():
+        np.save(tmp_path / f"{name}.npy", array)
+    features = np.lib.format.open_memmap(tmp_path / "features.npy", "w+", np.float32, (12, 2**21 + 2**19))
+    features[:, :5] = several.features
+    del features
+    done = subprocess.run([sys.executable, "-c", IN_LITTLE_MEMORY, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(12, 2621440) ")
+
+
+def test_parquet_without_pyarrow_names_the_package(several: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(several, tmp_path, "parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for command in (lambda: open_dataset(str(path)), lambda: write_dataset(several, tmp_path / "again.parquet")):
+        with pytest.raises(MissingDependency, match=r"parquet needs pyarrow; install it with: pip install 'unseen\[bench\]'"):
+            command()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["d.parquet"]
+
+
+def test_a_path_is_no_built_in_name(several: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    several.save("emoji")
+    assert_same(Dataset.load("emoji"), several)
+    assert len(open_dataset("emoji").classes) > 100
+    with pytest.raises(DataError, match="check the path"):
+        Dataset.load("none")

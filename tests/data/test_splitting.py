@@ -90,8 +90,13 @@ def test_groups_are_held_out_whole() -> None:
             assert split.by_group
             assert not {groups[i] for i in split.unseen} & {groups[i] for i in split.seen}
             assert 2 <= len(split.unseen) <= 4
-    with pytest.raises(DataError, match="the classes have no groups"):
-        cut("groups", "20%")
+    for none in ((), ("",) * 10):
+        with pytest.raises(DataError, match="the classes have no groups"):
+            cut("groups", "20%", classes=table(none))
+    with pytest.raises(DataError, match="class 'i' has no group"):
+        cut("groups", "20%", classes=table(("p", " ", *"qqqqrrrr")))
+    with pytest.raises(DataError, match="every group is too large"):
+        cut("groups", "20%", classes=table(("p",) * 10))
 
 
 def test_listed_classes_in_any_way_that_names_can_be_given(tmp_path: Path) -> None:

@@ -164,16 +164,19 @@ def _load_folder(folder: Path) -> Collection:
         for name, checksum in checksums.items():
             if checksum != manifest["sha256"][name]:
                 raise DataError(f"{name} in {folder} is not what was written (its checksum differs); restore the files")
-        header, *lines = csv.reader(io.StringIO(rows.decode(errors="surrogateescape"), newline=""))
-        columns = dict(zip(header, zip(*([text_of_cell(cell) for cell in line] for line in lines), strict=True), strict=True))
+        lines = csv.reader(io.StringIO(rows.decode(errors="surrogateescape"), newline=""))
+        columns: dict[str, list[str]] = {name: [] for name in next(lines)}
+        for line in lines:
+            for column, cell in zip(columns.values(), line, strict=True):
+                column.append(text_of_cell(cell))
         return Collection(
             features=features,
-            labels=columns["label"],
-            paths=columns.get("path", ()),
+            labels=tuple(columns["label"]),
+            paths=tuple(columns.get("path", ())),
             provenance=str(manifest["provenance"]),
             encoder={str(key): str(value) for key, value in manifest["encoder"].items()},
         )
-    except (LookupError, TypeError, AttributeError, ValueError, csv.Error) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, StopIteration, csv.Error) as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{folder} is damaged ({cause}); restore it or encode the pictures again") from error
 

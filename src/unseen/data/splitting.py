@@ -79,23 +79,22 @@ def make_splits(
         DataError: there are too few classes, or a name is of no class.
     """
     _check_settings(kind, unseen, test_share, draws, stages)
-    if kind == "groups" and not classes.groups:
-        raise DataError(
-            "the classes have no groups, so none can be held out whole; add a column 'group', or use --split random"
-        )
-    order = np.array(sorted(range(len(classes)), key=lambda i: classes.names[i]), np.int64)
+    if kind == "groups":
+        _check_groups(classes)
+    order = np.array(sorted(range(len(classes)), key=lambda i: joined_name(classes.names[i])), np.int64)
     rank = np.argsort(order)
     rows = np.array(sorted(range(len(labels)), key=lambda row: (rank[labels[row]], keys[row])), np.int64)
-    cut = _Cut(classes, order, rank[labels][rows], rows, seed, test_share)
-    share = _share(unseen)
-    if kind == "groups":
-        return cut.drawn("groups", _wanted(share, unseen, cut), draws, np.array([classes.groups[i] for i in order]))
-    if kind == "random":
-        return cut.drawn("random", _wanted(share, unseen, cut), draws, np.arange(len(order)))
-    if kind == "list" or share is None:
+    cut = _Cut(order, rank[labels][rows], rows, seed, test_share)
+    wanted = _wanted(unseen, len(cut.with_rows))
+    if wanted == 0 and kind != "list" and not len(cut.without_rows):
+        raise SettingsError("no class would be unseen; ask for at least one with --unseen, for example 20%")
+    if wanted is not None and kind in ("random", "groups"):
+        group_of = np.array([classes.groups[i] for i in order]) if kind == "groups" else np.arange(len(order))
+        return cut.drawn(kind, wanted, draws, group_of)
+    if wanted is None or kind == "list":
         named = rank[_named(unseen, classes)]
     else:
-        named = np.random.default_rng(seed).permutation(cut.with_rows)[: _wanted(share, unseen, cut)]
+        named = np.random.default_rng(seed).permutation(cut.with_rows)[:wanted]
     late = np.concatenate([named[np.isin(named, cut.with_rows)], cut.without_rows])  # those without a row come last
     if kind == "list":
         return {"list": cut.split("list", late, cut.held_out(late))}
@@ -110,8 +109,8 @@ def make_splits(
 class _Cut:
     """Cuts in the order of sorted names and keys; what it returns is in the data set's own numbers."""
 
-    def __init__(self, classes: ClassTable, order: Ids, labels: Ids, rows: Ids, seed: int, test_share: float) -> None:
-        self.classes, self.order, self.labels, self.rows = classes, order, labels, rows
+    def __init__(self, order: Ids, labels: Ids, rows: Ids, seed: int, test_share: float) -> None:
+        self.order, self.labels, self.rows = order, labels, rows
         self.seed, self.test_share = seed, test_share
         self.with_rows = np.unique(labels)
         self.without_rows = np.setdiff1d(np.arange(len(order)), self.with_rows)
@@ -172,7 +171,7 @@ def _check_settings(kind: str, unseen: Sequence[str], test_share: float, draws: 
         raise SettingsError(f"a share of {test_share} of the rows cannot be held out; give a number from 0 to below 1")
     if draws < 1 or stages < 1:
         raise SettingsError("there is at least one draw and one stage; give a number from 1")
-    if kind in ("random", "groups") and _share(unseen) is None:
+    if kind in ("random", "groups") and _wanted(unseen, count=1) is None:
         raise SettingsError(
             f"--unseen {' '.join(unseen)[:60]!r} is neither a share such as 20% nor a number of classes; "
             "to name the unseen classes use --split list"
@@ -181,27 +180,26 @@ def _check_settings(kind: str, unseen: Sequence[str], test_share: float, draws: 
         raise SettingsError("no class is named; name the unseen ones, or give a file with one name a line")
 
 
-def _share(unseen: Sequence[str]) -> float | None:
-    """A share below 1 or a whole number, if that is what was typed."""
+def _check_groups(classes: ClassTable) -> None:
+    if not any(group.strip() for group in classes.groups):
+        raise DataError(
+            "the classes have no groups, so none can be held out whole; add a column 'group', or use --split random"
+        )
+    for name, group in zip(classes.names, classes.groups, strict=True):
+        if not group.strip():
+            raise DataError(f"class {name!r} has no group; give it one, if need be of its own")
+
+
+def _wanted(unseen: Sequence[str], count: int) -> int | None:
+    """How many of `count` classes were asked for, by a share below 1 or a number; None where it is neither."""
     if len(unseen) != 1 or not (found := re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(%?)\s*", unseen[0])):
         return None
-    value, percent = float(found[1]), bool(found[2])
-    if percent:
-        value /= 100
-    if percent or "." in found[1]:
-        return value if 0 <= value < 1 else None
-    return value
-
-
-def _wanted(share: float | None, unseen: Sequence[str], cut: _Cut) -> int:
-    """Classes to hold out among those with rows: one at least, unless none was asked for and there are others."""
-    assert share is not None
-    count = len(cut.with_rows)
-    is_share = "%" in unseen[0] or "." in unseen[0]
-    wanted = max(1 if share > 0 else 0, math.floor(share * count + 0.5)) if is_share else int(share)
-    if wanted == 0 and not len(cut.without_rows):
-        raise SettingsError("no class would be unseen; ask for at least one with --unseen, for example 20%")
-    return wanted
+    if not found[2] and "." not in found[1]:
+        return int(found[1])
+    share = float(found[1]) / (100 if found[2] else 1)
+    if share >= 1:
+        return None
+    return max(1 if share > 0 else 0, math.floor(share * count + 0.5))
 
 
 def _named(unseen: Sequence[str], classes: ClassTable) -> Ids:

@@ -32,6 +32,13 @@ def test_arrays_stay_what_they_are(kind: type) -> None:
         assert len(data.split().unseen) == 1
 
 
+def test_whole_numbers_become_float32() -> None:
+    for whole in (np.arange(120).reshape(20, 6) * 1001, pd.DataFrame(np.arange(120).reshape(20, 6) * 1001)):
+        data = Dataset.from_arrays(whole, LABELS, TABLE)
+        assert data.features.dtype == np.float32
+        assert data.features[19, 5] == 119 * 1001  # which float16 does not hold
+
+
 def test_a_mapped_file_is_not_copied(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", FEATURES.astype(np.float32))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

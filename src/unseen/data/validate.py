@@ -24,8 +24,10 @@ def validate(dataset: Dataset) -> Dataset:
         DataError: one sentence with what is wrong, where, and what to do.
     """
     _check_name("a data set", dataset.name)
+    for what, text in vars(dataset.provenance).items():
+        _check_text(f"the {what.replace('_', ' ')}", text)
     _check_shapes(dataset)
-    _check_class_table(dataset.classes)
+    check_class_table(dataset.classes)
     _check_labels(dataset)
     if not dataset.splits:
         raise DataError(f"data set '{dataset.name}' has no split; give at least one with training rows and unseen classes")
@@ -35,6 +37,7 @@ def validate(dataset: Dataset) -> Dataset:
         _check_name("a split", split.name)
         _check_split(dataset, split)
     _check_finite(dataset)
+    _check_paths(dataset)
     _check_pictures(dataset)
     return dataset
 
@@ -44,13 +47,19 @@ def comparable_name(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
+def _check_text(what: str, text: str) -> None:
+    """Lone surrogates come from bytes that are not UTF-8 and from escapes in JSON; no file could be written with them."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"{what} is not text in Unicode ({text[:40]!a}); write it anew")
+
+
 def _check_name(what: str, name: str) -> None:
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         raise DataError(f"{what} named {name[:40]!r} needs a name of 1 to {LONGEST_NAME} printable characters; rename it")
 
 
 def _check_shapes(dataset: Dataset) -> None:
-    features, labels, embeddings = dataset.features, dataset.labels, dataset.classes.embeddings
+    features, labels = dataset.features, dataset.labels
     if features.ndim != 2 or 0 in features.shape:
         raise DataError(
             f"features have shape {features.shape}, but a non-empty table with one row an example is expected; "
@@ -66,21 +75,22 @@ def _check_shapes(dataset: Dataset) -> None:
     if len(labels) != len(features):
         transposed = " (the features look transposed)" if features.shape[1] == len(labels) else ""
         raise DataError(f"there are {len(features)} feature rows but {len(labels)} labels{transposed}; give one label a row")
+
+
+def check_class_table(table: ClassTable) -> None:
+    """DataError unless there is one name and one embedding a class, all printable, finite and different."""
+    embeddings = table.embeddings
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         raise DataError(f"class embeddings have shape {embeddings.shape}, but one row a class is expected; reshape them")
     if not _is_float(embeddings):
         raise DataError(
             f"class embeddings have dtype {embeddings.dtype}, but numbers with a fraction are expected; convert to float32"
         )
-    if len(embeddings) != len(dataset.classes.names):
-        transposed = " (they look transposed)" if embeddings.shape[1] == len(dataset.classes.names) else ""
+    if len(embeddings) != len(table):
+        transposed = " (they look transposed)" if embeddings.shape[1] == len(table) else ""
         raise DataError(
-            f"there are {len(dataset.classes.names)} class names but {len(embeddings)} class embeddings{transposed}; "
-            "give one row a class"
+            f"there are {len(table)} class names but {len(embeddings)} class embeddings{transposed}; give one row a class"
         )
-
-
-def _check_class_table(table: ClassTable) -> None:
     first_with: dict[str, str] = {}
     for position, name in enumerate(table.names):
         if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
@@ -98,6 +108,8 @@ def _check_class_table(table: ClassTable) -> None:
     for what, column in (("descriptions", table.descriptions), ("groups", table.groups)):
         if column and len(column) != len(table):
             raise DataError(f"there are {len(table)} classes but {len(column)} {what}; give one a class or none at all")
+        for name, text in zip(table.names, column, strict=False):
+            _check_text(f"the {what.removesuffix('s')} of class {name!r}", text)
     bad = np.flatnonzero(~_finite(table.embeddings).all(axis=1))
     if len(bad):
         raise DataError(
@@ -248,6 +260,14 @@ def _check_finite(dataset: Dataset) -> None:
             raise DataError(
                 f"features hold {value} in row {start + row}, column {column}; extract that row again or leave it out"
             )
+
+
+def _check_paths(dataset: Dataset) -> None:
+    if dataset.paths and len(dataset.paths) != len(dataset.labels):
+        raise DataError(f"there are {len(dataset.labels)} rows but {len(dataset.paths)} paths; give one a row or none at all")
+    for row, path in enumerate(dataset.paths):
+        if "\0" in path or any("\ud800" <= letter <= "\udfff" and not "\udc80" <= letter <= "\udcff" for letter in path):
+            raise DataError(f"the path of row {row} is {path[:40]!r}, which no file can have; correct it")
 
 
 def _check_pictures(dataset: Dataset) -> None:

@@ -14,14 +14,14 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
@@ -365,6 +365,40 @@ def methods(as_json: AsJson = False) -> None:
         cells = (entry["name"], entry["title"], entry["kind"], presets, supplier)
         table.add_row(*map(Text, cells))  # a stranger's title is no markup
     Console(width=max(120, Console().width)).print(table)
+
+
+@app.command("embed")
+def embed_classes(
+    classes: Annotated[
+        Path, typer.Argument(metavar="CLASSES", help="CSV or parquet: name, and description, group, attributes.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="EMBEDDINGS", help="Folder for the class embeddings.")],
+    encoder: Annotated[
+        str, typer.Option(help="minilm, st:NAME_OR_FOLDER, open_clip:NAME:TAG, open_clip:FOLDER, vectors:FILE or attributes.")
+    ] = "minilm",
+    prompt: Annotated[
+        list[str] | None, typer.Option(help='As "a photo of a {name}. {description}"; several are averaged.')
+    ] = None,
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Of open_clip:NAME: a safetensors file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn names and descriptions, or attributes, into class embeddings."""
+    from unseen.data.class_file import check_place, save_classes
+    from unseen.encoders import embed
+
+    check_place(out)  # before minutes of encoding
+    with _counting("texts") as watch:
+        made = embed(classes, encoder, prompt or (), weights, watch)
+    save_classes(made, out)
+    count, length = made.table.embeddings.shape
+    if as_json:
+        about = {"embeddings": str(out), "classes": count, "embedding_length": length, "source": made.source}
+        print(json.dumps({**about, "encoder": made.encoder}, ensure_ascii=False))
+        return
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)  # columns are a stranger's
+    console.print(f"{count} classes with embeddings of length {length}")
+    console.print(f"made by: {made.source}")
+    console.print(f"embeddings: {out}")
 
 
 @data_app.command("info")
@@ -740,6 +774,24 @@ def _watching(label: str = "") -> Iterator[Watch]:
                 _say(f"{prefix}step {progress.step} of {progress.steps}, {speed}; {losses}", "")
 
         yield Watch(None, on_phase, on_progress)
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress on standard error: how many of how many, and the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=messages, transient=True, disable=not messages.is_terminal) as bar:
+        line = bar.add_task(what, total=None)
+        last_line = time.monotonic()
+
+        def watch(done: int, total: int) -> None:
+            nonlocal last_line
+            bar.update(line, completed=done, total=total)
+            if not messages.is_terminal and time.monotonic() - last_line >= LINE_SECONDS:
+                last_line = time.monotonic()
+                _say(f"{done} of {total} {what}", "")
+
+        yield watch
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def save_classes(classes: Classes, folder: Path) -> None:
         RunError: the disk refuses.
     """
     check_class_table(classes.table)
-    check_replaceable(folder, "classes.json", FORMAT, FILES)
+    check_place(folder)
     table = classes.table
     texts = {"names": table.names, "descriptions": table.descriptions, "groups": table.groups}
 
@@ -65,6 +65,11 @@ def save_classes(classes: Classes, folder: Path) -> None:
         )
 
     replace_folder(folder, fill)
+
+
+def check_place(folder: Path) -> None:
+    """DataError if `folder` holds something else than what `save_classes` writes; RunError if it cannot be looked into."""
+    check_replaceable(folder, "classes.json", FORMAT, FILES)
 
 
 def load_classes(path: Path) -> Classes:

@@ -25,7 +25,7 @@ def validate(dataset: Dataset) -> Dataset:
     """
     _check_name("a data set", dataset.name)
     _check_shapes(dataset)
-    _check_class_table(dataset.classes)
+    check_class_table(dataset.classes)
     _check_labels(dataset)
     if not dataset.splits:
         raise DataError(f"data set '{dataset.name}' has no split; give at least one with training rows and unseen classes")
@@ -50,7 +50,7 @@ def _check_name(what: str, name: str) -> None:
 
 
 def _check_shapes(dataset: Dataset) -> None:
-    features, labels, embeddings = dataset.features, dataset.labels, dataset.classes.embeddings
+    features, labels = dataset.features, dataset.labels
     if features.ndim != 2 or 0 in features.shape:
         raise DataError(
             f"features have shape {features.shape}, but a non-empty table with one row an example is expected; "
@@ -66,21 +66,22 @@ def _check_shapes(dataset: Dataset) -> None:
     if len(labels) != len(features):
         transposed = " (the features look transposed)" if features.shape[1] == len(labels) else ""
         raise DataError(f"there are {len(features)} feature rows but {len(labels)} labels{transposed}; give one label a row")
+
+
+def check_class_table(table: ClassTable) -> None:
+    """DataError unless there is one name and one embedding a class, all printable, finite and different."""
+    embeddings = table.embeddings
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         raise DataError(f"class embeddings have shape {embeddings.shape}, but one row a class is expected; reshape them")
     if not _is_float(embeddings):
         raise DataError(
             f"class embeddings have dtype {embeddings.dtype}, but numbers with a fraction are expected; convert to float32"
         )
-    if len(embeddings) != len(dataset.classes.names):
-        transposed = " (they look transposed)" if embeddings.shape[1] == len(dataset.classes.names) else ""
+    if len(embeddings) != len(table):
+        transposed = " (they look transposed)" if embeddings.shape[1] == len(table) else ""
         raise DataError(
-            f"there are {len(dataset.classes.names)} class names but {len(embeddings)} class embeddings{transposed}; "
-            "give one row a class"
+            f"there are {len(table)} class names but {len(embeddings)} class embeddings{transposed}; give one row a class"
         )
-
-
-def _check_class_table(table: ClassTable) -> None:
     first_with: dict[str, str] = {}
     for position, name in enumerate(table.names):
         if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():

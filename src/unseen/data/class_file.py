@@ -1,0 +1,131 @@
+"""Classes and their embeddings: what `unseen embed` writes and `unseen data build` reads.
+
+A folder holds `embeddings.safetensors` (the array `embeddings`) and `classes.json` (names, descriptions, groups, the encoder,
+and the SHA-256 of the embeddings). A table of attributes is read as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unseen.data.collection import check_replaceable, read_manifest
+from unseen.data.dataset import ClassTable
+from unseen.data.tables import SUFFIXES, read_table
+from unseen.data.validate import check_class_table
+from unseen.errors import DataError
+from unseen.storage import fingerprint, hash_of, read_arrays, replace_folder, write_arrays, write_json
+
+FORMAT = "unseen-classes"
+VERSION = 1
+FILES = ("embeddings.safetensors", "classes.json")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A class table, and where its embeddings come from.
+
+    Args:
+        table: names, embeddings, descriptions, groups.
+        source: one sentence: encoder, version, prompt; `Provenance.embedding_source` of the data set.
+        encoder: name, fingerprint, prompt and so on; empty for plain attributes.
+    """
+
+    table: ClassTable
+    source: str
+    encoder: Mapping[str, str] = field(default_factory=dict)
+
+
+def save_classes(classes: Classes, folder: Path) -> None:
+    """Write such a folder, whole or not at all.
+
+    Raises:
+        DataError: the table is not valid (names, one embedding a class, finite, all different), or `folder` holds something
+            else.
+        RunError: the disk refuses.
+    """
+    check_class_table(classes.table)
+    check_replaceable(folder, "classes.json", FORMAT, FILES)
+    table = classes.table
+    texts = {"names": table.names, "descriptions": table.descriptions, "groups": table.groups}
+
+    def fill(temporary: Path) -> None:
+        write_arrays(temporary / "embeddings.safetensors", {"embeddings": table.embeddings})
+        write_json(
+            temporary / "classes.json",
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                **texts,
+                "source": classes.source,
+                "encoder": dict(classes.encoder),
+                "sha256": {"embeddings": fingerprint(table.embeddings), "texts": hash_of(texts)},
+            },
+        )
+
+    replace_folder(folder, fill)
+
+
+def load_classes(path: Path) -> Classes:
+    """Read a folder that `save_classes` wrote, or a CSV or parquet table of attributes.
+
+    A table has a column `name`, perhaps `description` and `group`, and numbers in all others, which are the embeddings.
+
+    Raises:
+        DataError: nothing readable is there, it is damaged, or the table is not valid; one sentence says what and where.
+        MissingDependency: a parquet file, and pyarrow is not installed.
+    """
+    try:
+        if path.is_dir():
+            return _load_folder(path)
+        if path.suffix.lower() in SUFFIXES:
+            return _load_table(path)
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # a name too long, a NUL in it
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"'{str(path)[:200]}' cannot be opened ({cause}); check the path") from error
+    if not exists:
+        raise DataError(f"{path} does not exist; check the name")
+    raise DataError(f"{path} is no table of classes; give a folder that `unseen embed` wrote, .csv or .parquet")
+
+
+def _load_folder(folder: Path) -> Classes:
+    manifest = read_manifest(folder, "classes.json", FORMAT, VERSION)
+    arrays, _ = read_arrays(folder / "embeddings.safetensors")
+    try:
+        embeddings = arrays["embeddings"]
+        texts = {key: tuple(str(text) for text in manifest[key]) for key in ("names", "descriptions", "groups")}
+        found = {"embeddings": fingerprint(embeddings), "texts": hash_of(texts)}
+        if found != {key: manifest["sha256"][key] for key in found}:
+            raise DataError(f"{folder} does not hold what was written (a checksum differs); restore the files")
+        classes = Classes(
+            table=ClassTable(texts["names"], embeddings, texts["descriptions"], texts["groups"]),
+            source=str(manifest["source"]),
+            encoder={str(key): str(value) for key, value in manifest["encoder"].items()},
+        )
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{folder} is damaged ({cause}); restore it or embed the classes again") from error
+    check_class_table(classes.table)
+    return classes
+
+
+def _load_table(path: Path) -> Classes:
+    table = read_table(path, ("name", "description", "group"))
+    if not table.number_names:
+        raise DataError(
+            f"{path} has no column of numbers, so its classes have no embedding; run `unseen embed {path.name}` to make them "
+            "of the names and descriptions, or add columns of attributes"
+        )
+    classes = ClassTable(
+        names=table.texts["name"],
+        embeddings=table.numbers,
+        descriptions=table.texts.get("description", ()),
+        groups=table.texts.get("group", ()),
+    )
+    try:
+        check_class_table(classes)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return Classes(classes, f"{len(table.number_names)} attributes of {path.name}")

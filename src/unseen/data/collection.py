@@ -1,0 +1,250 @@
+"""Features and the class name of each row: what `unseen features` writes and `unseen data build` reads.
+
+A folder holds `features.safetensors` (the array `features`), `rows.csv` (path and label, in order of rows) and `features.json`
+(the encoder, and the SHA-256 of both). Foreign tables are read as well.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.data.dataset import Floats
+from unseen.data.tables import SUFFIXES, read_table
+from unseen.errors import DataError, RunError
+from unseen.storage import FORMULA, csv_text, fingerprint, read_arrays, read_json, replace_folder, write_arrays, write_json
+
+FORMAT = "unseen-features"
+VERSION = 1
+FILES = ("features.safetensors", "rows.csv", "features.json", "skipped.csv")
+"""What such a folder may hold; `skipped.csv` is a list for people of what could not be encoded."""
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Rows of features with the names of their classes; not yet a data set, as nothing says what the classes are.
+
+    Args:
+        features: (n, d), float16, float32 or float64, possibly memory-mapped.
+        labels: n class names, as the user wrote them.
+        paths: n, as the user's table or folder had them, relative; or empty.
+        provenance: one sentence of the encoder.
+        encoder: its name, fingerprint and so on; empty for foreign tables.
+    """
+
+    features: Floats
+    labels: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    provenance: str = UNKNOWN
+    encoder: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or self.features.dtype.kind != "f" or 0 in self.features.shape:
+            raise DataError(
+                f"features have shape {self.features.shape} and dtype {self.features.dtype}, but a table of numbers with a "
+                "fraction, one row an example, is expected; convert them to float32 and reshape them"
+            )
+        for what, column in (("labels", self.labels), ("paths", self.paths)):
+            if len(column) != len(self.features) and (column or what == "labels"):
+                raise DataError(f"there are {len(self.features)} rows of features but {len(column)} {what}; give one a row")
+        if "" in self.labels:
+            raise DataError(f"row {self.labels.index('')} has an empty label; give every row the name of its class")
+
+
+def save_collection(collection: Collection, folder: Path) -> None:
+    """Write such a folder, whole or not at all.
+
+    Raises:
+        DataError: `folder` holds something else.
+        RunError: the disk refuses.
+    """
+    check_replaceable(folder, "features.json", FORMAT, FILES)
+    rows = _rows_as_bytes(collection)
+
+    def fill(temporary: Path) -> None:
+        write_arrays(temporary / "features.safetensors", {"features": collection.features})
+        (temporary / "rows.csv").write_bytes(rows)
+        write_json(
+            temporary / "features.json",
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "provenance": collection.provenance,
+                "encoder": dict(collection.encoder),
+                "sha256": {"features": fingerprint(collection.features), "rows.csv": hashlib.sha256(rows).hexdigest()},
+            },
+        )
+
+    replace_folder(folder, fill)
+
+
+def load_collection(path: Path) -> Collection:
+    """Read a folder that `save_collection` wrote, or a table of features.
+
+    A CSV or parquet file has a column `label`, perhaps one `path`, and numbers in all others. An .npz or .safetensors file has
+    an array `label` (or `labels`), perhaps one `path` (or `paths`), and the features in one array of two dimensions. Labels
+    that are whole numbers are names like any other; a .safetensors file, which holds no text, may list in JSON, as its metadata
+    `label_names`, what the numbers stand for.
+
+    Raises:
+        DataError: nothing readable is there, or it is damaged; one sentence says what and where.
+        MissingDependency: a parquet file, and pyarrow is not installed.
+    """
+    try:
+        if path.is_dir():
+            return _load_folder(path)
+        suffix = path.suffix.lower()
+        if suffix in SUFFIXES:
+            return _load_table(path)
+        if suffix == ".npz":
+            return _from_arrays(path, _read_npz(path), {})
+        if suffix == ".safetensors":
+            return _from_arrays(path, *read_arrays(path))
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # a name too long, a NUL in it
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"'{str(path)[:200]}' cannot be opened ({cause}); check the path") from error
+    if not exists:
+        raise DataError(f"{path} does not exist; check the name")
+    raise DataError(
+        f"{path} is no table of features; give a folder that `unseen features` wrote, .csv, .parquet, .npz or .safetensors"
+    )
+
+
+def check_replaceable(folder: Path, manifest: str, form: str, names: Sequence[str]) -> None:
+    """Replacing a folder deletes what is in it: DataError unless it is empty, or of this format with these files alone."""
+    try:
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return
+        ours = folder.is_dir() and read_json(folder / manifest).get("format") == form
+        foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in names) if ours else []
+    except DataError:
+        ours, foreign = False, []
+    except OSError as error:
+        raise RunError(f"cannot look into {folder} ({error.strerror}); choose another name, nothing was written") from error
+    if not ours:
+        raise DataError(f"{folder} exists and holds something else; choose another name, nothing was written")
+    if foreign:
+        raise DataError(f"{folder} would be replaced, but it also holds {foreign[0]!r}; move it or choose another name")
+
+
+def read_manifest(folder: Path, name: str, form: str, version: int) -> dict[str, Any]:
+    """The JSON object that describes a folder of this format; DataError where it is missing, foreign or newer."""
+    manifest = read_json(folder / name)
+    if manifest.get("format") != form:
+        raise DataError(f"{folder / name} does not describe what unseen writes there; give a folder that it wrote")
+    if manifest.get("version") != version:
+        told = str(manifest.get("version"))[:20]
+        raise DataError(f"{folder} is in version {told} of its format and this program reads version {version}; update unseen")
+    return manifest
+
+
+def _load_folder(folder: Path) -> Collection:
+    manifest = read_manifest(folder, "features.json", FORMAT, VERSION)
+    arrays, _ = read_arrays(folder / "features.safetensors")
+    try:
+        rows = (folder / "rows.csv").read_bytes()
+    except OSError as error:
+        raise DataError(f"{folder / 'rows.csv'} cannot be read ({error.strerror}); encode the pictures again") from error
+    try:
+        features = arrays["features"]
+        checksums = {"features": fingerprint(features), "rows.csv": hashlib.sha256(rows).hexdigest()}
+        for name, checksum in checksums.items():
+            if checksum != manifest["sha256"][name]:
+                raise DataError(f"{name} in {folder} is not what was written (its checksum differs); restore the files")
+        header, *lines = csv.reader(io.StringIO(rows.decode(errors="surrogateescape"), newline=""))
+        columns = dict(zip(header, zip(*([_unquoted(cell) for cell in line] for line in lines), strict=True), strict=True))
+        return Collection(
+            features=features,
+            labels=columns["label"],
+            paths=columns.get("path", ()),
+            provenance=str(manifest["provenance"]),
+            encoder={str(key): str(value) for key, value in manifest["encoder"].items()},
+        )
+    except (LookupError, TypeError, AttributeError, ValueError, csv.Error) as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{folder} is damaged ({cause}); restore it or encode the pictures again") from error
+
+
+def _rows_as_bytes(collection: Collection) -> bytes:
+    """File names that are not UTF-8 come from Python with their bytes in it as lone surrogates, and leave as these bytes."""
+    if collection.paths:
+        text = csv_text(("path", "label"), zip(collection.paths, collection.labels, strict=True))
+    else:
+        text = csv_text(("label",), ((label,) for label in collection.labels))
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError as error:
+        raise DataError(f"a path or label holds {error.object[error.start]!r}, which is no character; rename it") from error
+
+
+def _unquoted(cell: str) -> str:
+    """What `csv_text` was given."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def _load_table(path: Path) -> Collection:
+    table = read_table(path, ("label", "path"))
+    if not table.number_names:
+        raise DataError(f"{path} has no column of numbers; a table of features has them beside the column 'label'")
+    features = table.numbers.astype(np.float32, copy=False)
+    return Collection(features, table.texts["label"], table.texts.get("path", ()))
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; check the name") from error
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} is damaged or is not an .npz file of plain arrays ({cause}); write it anew") from error
+
+
+def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> Collection:
+    arrays = {name.casefold(): array for name, array in arrays.items()}
+    labels = arrays.pop("label", arrays.pop("labels", None))
+    paths = arrays.pop("path", arrays.pop("paths", None))
+    tables = [name for name, array in arrays.items() if array.ndim == 2]
+    if labels is None or len(tables) != 1:
+        raise DataError(
+            f"{path} holds {', '.join(arrays)[:100] or 'nothing'}; a table of features has an array 'label' and one array "
+            "of two dimensions with a row each"
+        )
+    names = _texts(path, "label", labels)
+    if listed := metadata.get("label_names"):
+        try:
+            meant = dict(enumerate(json.loads(listed)))
+            names = tuple(str(meant[int(name)]) for name in names)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise DataError(f"the metadata 'label_names' of {path} does not name every label; write it anew") from error
+    features = arrays[tables[0]]
+    if features.dtype.kind in "iu":
+        features = features.astype(np.float32)
+    return Collection(features, names, () if paths is None else _texts(path, "path", paths))
+
+
+def _texts(path: Path, what: str, array: NDArray[Any]) -> tuple[str, ...]:
+    if array.ndim != 1 or array.dtype.kind not in "UiuS":
+        raise DataError(
+            f"array '{what}' of {path} has shape {array.shape} and dtype {array.dtype}; give one text or whole number a row"
+        )
+    if array.dtype.kind == "S":
+        try:
+            return tuple(value.decode().strip() for value in array.tolist())
+        except UnicodeDecodeError as error:
+            raise DataError(f"array '{what}' of {path} is not UTF-8; write it anew as text") from error
+    return tuple(str(value).strip() for value in array.tolist())

@@ -92,7 +92,9 @@ def list_pictures(source: Path) -> PictureTable:
         table = _of_rows(source, _parquet_rows(source))
         hint = "give one row per picture"
     else:
-        raise DataError(f"{shown(source)} is neither a folder nor a table; give a folder, or a .csv or .parquet of path and label")
+        raise DataError(
+            f"{shown(source)} is neither a folder nor a table; give a folder, or a .csv or .parquet of path and label"
+        )
     if not table.paths:
         first = f" (left out: {shown(table.problems[0].path)}, which {table.problems[0].why})" if table.problems else ""
         raise DataError(f"{shown(source)} lists no picture{first}; {hint}")
@@ -225,7 +227,7 @@ def _parquet_rows(source: Path) -> Iterator[tuple[str, str]]:
         ) from missing
     try:
         with parquet.ParquetFile(source) as file:
-            columns = _columns(source, file.schema_arrow.names)
+            columns = _columns(source, [name.strip().lower() for name in file.schema_arrow.names])
             names = [file.schema_arrow.names[i] for i in columns]
             for batch in file.iter_batches(columns=names):
                 parts = [batch.column(name).to_pylist() for name in names]

@@ -182,7 +182,9 @@ def opened_rgb(picture: Image | Path | str) -> Image:
     except UnseenError:
         raise
     except Exception as error:  # whatever a damaged file makes Pillow say
-        raise DataError(f"picture {shown(picture)} cannot be read ({_cause(error)}); convert it anew or leave it out") from error
+        raise DataError(
+            f"picture {shown(picture)} cannot be read ({_cause(error)}); convert it anew or leave it out"
+        ) from error
 
 
 def shown(path: Path | str) -> str:

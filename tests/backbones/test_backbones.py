@@ -24,7 +24,7 @@ from unseen.extraction import Shard, extract, merge
 CLIP = "tiny-for-tests"
 CLIP_CONFIG = {
     "embed_dim": 24,
-    "vision_cfg": {"image_size": 48, "layers": 2, "width": 64, "patch_size": 16, "mean": [0.4, 0.5, 0.6]},
+    "vision_cfg": {"image_size": 48, "layers": 2, "width": 64, "patch_size": 16},
     "text_cfg": {"context_length": 8, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1},
 }
 
@@ -98,8 +98,29 @@ def test_an_image_tower_is_what_open_clip_makes_of_it(clip_weights: Path, pictur
     np.testing.assert_array_equal(prepared, stacked)
     np.testing.assert_allclose(encoder.pooled(prepared), expected, rtol=1e-5, atol=1e-6)
     assert encoder.dimension == 24
-    assert "mean=" in encoder.description
-    assert "0.6" in encoder.description
+    assert "Normalize(mean=" in encoder.description
+
+
+@torch.inference_mode()
+def test_a_local_file_is_prepared_for_as_the_published_weights(
+    clip_weights: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file does not say that the model wants its pictures squashed, or its GELU quick; open_clip's table does."""
+    said = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "interpolation": "bilinear", "resize_mode": "squash"}
+    table = {"a": said, "b": said, "quick": said | {"quick_gelu": True}}
+    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda model: list(table))
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda model, tag: table[tag])
+    encoder = EncoderChoice(f"open_clip:{CLIP}", clip_weights).build()
+    [picture] = opened(pictures, 1)
+    squashed = np.asarray(picture.resize((48, 48), Image.Resampling.BILINEAR), np.float32).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(encoder.prepared(picture), (squashed - 0.5) / 0.25, atol=1e-5)
+    quick = EncoderChoice(f"open_clip:{CLIP}:quick", clip_weights).build()
+    stacked = encoder.prepared(picture)[None]
+    assert not np.allclose(encoder.pooled(stacked), quick.pooled(stacked), atol=1e-6)
+
+    table["b"] = said | {"resize_mode": "shortest"}
+    assert "do not all want their pictures alike" in refusal(f"open_clip:{CLIP}", clip_weights)
+    EncoderChoice(f"open_clip:{CLIP}:b", clip_weights).build()
 
 
 @pytest.mark.parametrize("kind", ["timm", "open_clip"])

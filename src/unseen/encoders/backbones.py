@@ -225,20 +225,43 @@ def _of_open_clip(name: str, weights: Path | None) -> Network:
         if model_name not in open_clip.list_models():
             raise _unknown("open_clip", model_name, open_clip.list_models())
         tags = open_clip.list_pretrained_tags_by_model(model_name)
-        if weights is None and tag not in tags:
-            known = ", ".join(tags) or "none"
+        if tag not in tags and (weights is None or tag):
             what = f"has no weights '{tag}'" if tag else "has several sets of weights"
+            hint = "" if tag else ", or give --weights FILE"
             raise SettingsError(
-                f"open_clip:{model_name} {what}; write open_clip:{model_name}:TAG with one of {known}, or give --weights FILE"
+                f"open_clip:{model_name} {what}; write open_clip:{model_name}:TAG with one of {', '.join(tags) or 'none'}{hint}"
             )
     pretrained = str(weights) if weights is not None else tag or None
+    published = _published(model_name, tag) if weights is not None and not hosted else {}
     with _hub(f"open_clip:{name}") if weights is None else _fitting(f"open_clip:{name}", weights), one_thread():
-        model, _, transform = open_clip.create_model_and_transforms(model_name, pretrained=pretrained)
+        model, _, transform = open_clip.create_model_and_transforms(model_name, pretrained=pretrained, **published)
     model.eval().requires_grad_(False)
     source = weights.name if weights else tag or "of the hub"
     origin = f"open_clip {open_clip.__version__} {model_name}, image tower, weights {source}"
     preparation = " ".join(str(transform).split())
     return Network(model, model.encode_image, transform, origin, preparation)
+
+
+def _published(model: str, tag: str) -> dict[str, Any]:
+    """How the published weights of a model want their pictures, and which GELU they were trained with: a local file does not say.
+
+    Raises SettingsError where they differ, so that the user has to say which of them the file is like.
+    """
+    import open_clip
+
+    tags = [tag] if tag else open_clip.list_pretrained_tags_by_model(model)
+    keys = {"mean": "image_mean", "std": "image_std", "interpolation": "image_interpolation", "resize_mode": "image_resize_mode"}
+    found = []
+    for each in tags:
+        about = open_clip.get_pretrained_cfg(model, each)
+        wanted = {argument: about[key] for key, argument in keys.items() if about.get(key) is not None}
+        found.append(wanted | ({"force_quick_gelu": True} if tag and about.get("quick_gelu") else {}))
+    if any(wanted != found[0] for wanted in found):
+        raise SettingsError(
+            f"the weights of open_clip:{model} do not all want their pictures alike; write open_clip:{model}:TAG with the one of "
+            f"{', '.join(tags)} that your file is, or was made from"
+        )
+    return found[0] if found else {}
 
 
 def _check_device(device: str) -> None:

@@ -84,7 +84,7 @@ def skipped(out: Path) -> dict[str, str]:
     text = (out / "skipped.csv").read_bytes().decode(errors="surrogateescape")
     header, *lines = csv.reader(io.StringIO(text, newline=""))
     assert header == ["path", "problem"]
-    return {path: why for path, why in lines}
+    return dict(lines)
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +345,7 @@ def test_whatever_is_in_a_folder_is_encoded_or_listed(tmp_path: Path) -> None:
     }  # fmt: skip
     assert own[b"plain.png"] == own[b"-rf.png"] == own[b"new\nline.png"] == own[b"\xff\xfe.png"] == own[b"palette.gif"] == 200
     assert own[b"sixteen.png"] == 0x12 + 256 * 0x12
-    for name in (b"turned.jpg", b"cmyk.jpg", b"broken-exif.jpg"):
+    for name in (b"cmyk.jpg", b"broken-exif.jpg"):
         assert abs(own[name] % 256 - 200) < 10, name
     turned_picture = opened_rgb(folder / "turned.jpg")
     assert turned_picture.size == (8, 16)  # and what was right is below

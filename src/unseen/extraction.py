@@ -184,7 +184,7 @@ def extract(
     if threads is not None and threads < 1:
         raise SettingsError("--threads must be 1 or more")
     threads = threads or (_cores() if cluster is None else 1)
-    table, encoder = list_pictures(source.absolute()), choice.build()
+    table, encoder = list_pictures(source), choice.build()
     if not (rows := shard.rows(len(table), encoder.batch_size)):
         raise SettingsError(
             f"shard {shard} of {len(table)} pictures is empty, as they are {-(-len(table) // encoder.batch_size)} batches of "
@@ -350,6 +350,7 @@ def _encode_on_cluster(
     on_progress: Callable[[Speed], None],
     speed: Speed,
 ) -> None:
+    from unseen.experiments.bench import SIGHT_SECONDS
     from unseen.experiments.engines import engine_named
 
     jobs = [
@@ -372,6 +373,9 @@ def _encode_on_cluster(
             on_progress(speed.add(sum(len(part.places) for part in cast(Any, done.job).parts)))
     finally:
         engine.close()
+    patience = time.monotonic() + SIGHT_SECONDS
+    while not all(part.file(work).exists() for part in parts) and time.monotonic() < patience:
+        time.sleep(1.0)
 
 
 def _job(table: PictureTable, encoder: PictureEncoder, shard: Shard) -> dict[str, str]:

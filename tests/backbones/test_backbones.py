@@ -127,7 +127,10 @@ def test_a_local_file_is_prepared_for_as_the_published_weights(
 def test_shards_and_threads_change_no_bit(
     kind: str, timm_weights: Path, clip_weights: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    choice = {"timm": EncoderChoice("timm:test_resnet", timm_weights), "open_clip": EncoderChoice(f"open_clip:{CLIP}", clip_weights)}
+    choice = {
+        "timm": EncoderChoice("timm:test_resnet", timm_weights),
+        "open_clip": EncoderChoice(f"open_clip:{CLIP}", clip_weights),
+    }
     before = torch.get_num_threads()
     for threads in (1, 3):
         extract(pictures, tmp_path / str(threads), choice[kind], threads=threads)

@@ -81,7 +81,15 @@ def test_links_between_folders_do_not_multiply(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
 def test_odd_names_are_taken_as_they_are(tmp_path: Path) -> None:
     root = os.fsencode(tmp_path)
-    names = [b"\xff\xfe.jpg", b"a\nb.jpg", b"-rf.jpg", b"=1+1.jpg", b" .jpg", "é.jpg".encode(), unicodedata.normalize("NFD", "é.jpg").encode()]
+    names = [
+        b"\xff\xfe.jpg",
+        b"a\nb.jpg",
+        b"-rf.jpg",
+        b"=1+1.jpg",
+        b" .jpg",
+        "é.jpg".encode(),
+        unicodedata.normalize("NFD", "é.jpg").encode(),
+    ]
     for name in names:
         put(os.path.join(root, b"a", name))
     table = list_pictures(tmp_path)
@@ -123,8 +131,8 @@ def test_what_has_no_class_or_is_hidden_or_no_file_is_listed(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "text",
     [
-        "path,label\na.jpg,cat\n\"b,c.jpg\",dog\n",
-        "\ufeffLabel;PATH;more\ncat;a.jpg;1\ndog;\"b,c.jpg\";2\n\n",
+        'path,label\na.jpg,cat\n"b,c.jpg",dog\n',
+        '\ufeffLabel;PATH;more\ncat;a.jpg;1\ndog;"b,c.jpg";2\n\n',
         "label\tpath\r\ncat\ta.jpg\r\ndog\tb,c.jpg\r\n",
     ],
 )

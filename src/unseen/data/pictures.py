@@ -57,8 +57,8 @@ class PictureTable:
         return len(self.paths)
 
     def place(self, row: int) -> str:
-        """Where a row's picture is."""
-        return os.path.join(self.root, self.paths[row])
+        """Where a row's picture is, from anywhere on this machine."""
+        return os.path.join(os.getcwd(), self.root, self.paths[row])
 
     @cached_property
     def fingerprint(self) -> str:

@@ -243,14 +243,19 @@ def _of_open_clip(name: str, weights: Path | None) -> Network:
 
 
 def _published(model: str, tag: str) -> dict[str, Any]:
-    """How the published weights of a model want their pictures, and which GELU they were trained with: a local file does not say.
+    """How the published weights of a model want their pictures, and with which GELU they go: a local file does not say.
 
     Raises SettingsError where they differ, so that the user has to say which of them the file is like.
     """
     import open_clip
 
     tags = [tag] if tag else open_clip.list_pretrained_tags_by_model(model)
-    keys = {"mean": "image_mean", "std": "image_std", "interpolation": "image_interpolation", "resize_mode": "image_resize_mode"}
+    keys = {
+        "mean": "image_mean",
+        "std": "image_std",
+        "interpolation": "image_interpolation",
+        "resize_mode": "image_resize_mode",
+    }
     found = []
     for each in tags:
         about = open_clip.get_pretrained_cfg(model, each)
@@ -258,8 +263,8 @@ def _published(model: str, tag: str) -> dict[str, Any]:
         found.append(wanted | ({"force_quick_gelu": True} if tag and about.get("quick_gelu") else {}))
     if any(wanted != found[0] for wanted in found):
         raise SettingsError(
-            f"the weights of open_clip:{model} do not all want their pictures alike; write open_clip:{model}:TAG with the one of "
-            f"{', '.join(tags)} that your file is, or was made from"
+            f"the weights of open_clip:{model} do not all want their pictures alike; write open_clip:{model}:TAG with the "
+            f"one of {', '.join(tags)} that your file is, or was made from"
         )
     return found[0] if found else {}
 

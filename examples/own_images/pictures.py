@@ -2,8 +2,8 @@
 
     python examples/own_images/pictures.py FOLDER
 
-writes FOLDER/pictures/<class>/<number>.png, FOLDER/classes.csv (name, description, group) and FOLDER/new.png, a picture of a class
-that FOLDER/unseen.txt lists: no picture of these classes is to be trained on. The makers and their licences stand in NOTICE.
+writes FOLDER/pictures/<class>/<number>.png, FOLDER/classes.csv (name, description, group), FOLDER/unseen.txt, the classes that no
+picture is to be trained on, and FOLDER/new.png, a picture of one of these. The makers and their licences stand in NOTICE.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unseen.storage import csv_text
 FEWEST = 6
 """Pictures of a class that the embedded sheet shows, at least: most classes have three there."""
 UNSEEN = ("horse", "duck", "deciduous tree", "wine glass")
-NEW = "horse"
+NEW = "deciduous tree"
 
 
 def main(arguments: list[str]) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
@@ -432,10 +432,44 @@ def methods(as_json: AsJson = False) -> None:
     Console(width=max(120, Console().width)).print(table)
 
 
+@app.command("embed")
+def embed_classes(
+    classes: Annotated[
+        Path, typer.Argument(metavar="CLASSES", help="CSV or parquet: name, and description, group, attributes.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="EMBEDDINGS", help="Folder for the class embeddings.")],
+    encoder: Annotated[
+        str, typer.Option(help="minilm, st:NAME_OR_FOLDER, open_clip:NAME:TAG, open_clip:FOLDER, vectors:FILE or attributes.")
+    ] = "minilm",
+    prompt: Annotated[
+        list[str] | None, typer.Option(help='As "a photo of a {name}. {description}"; several are averaged.')
+    ] = None,
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Of open_clip:NAME: a safetensors file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn names and descriptions, or attributes, into class embeddings."""
+    from unseen.data.class_file import save_classes
+    from unseen.encoders import embed
+
+    with _counting("texts") as watch:
+        made = embed(classes, encoder, prompt or (), weights, watch)
+    save_classes(made, out)
+    count, length = made.table.embeddings.shape
+    if as_json:
+        about = {"embeddings": str(out), "classes": count, "embedding_length": length, "source": made.source}
+        print(json.dumps({**about, "encoder": made.encoder}, ensure_ascii=False))
+        return
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)  # columns are a stranger's
+    console.print(f"{count} classes with embeddings of length {length}")
+    console.print(f"made by: {made.source}")
+    console.print(f"embeddings: {out}")
+
+
 @data_app.command("info")
 def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
     """Say what a data set holds, after checking it."""
     from unseen.data import open_dataset
+    from unseen.data.known_splits import recognise
 
     data = open_dataset(dataset)
     info: dict[str, Any] = {
@@ -456,6 +490,7 @@ def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
                 "test_seen": len(s.test_seen),
                 "test_unseen": len(s.test_unseen),
                 "hash": s.fingerprint,
+                "known": recognise(data, s.name),
             }
             for s in data.splits.values()
         ],
@@ -475,6 +510,117 @@ def data_info(dataset: DatasetName, as_json: AsJson = False) -> None:
         numbers = [str(s[key]) for key in ("seen", "unseen", "train", "test_seen", "test_unseen")]
         table.add_row(Text(s["name"]), *numbers, s["hash"][:12])
     console.print(table)
+    for known in dict.fromkeys(s["known"] for s in info["splits"]):
+        named = [s["name"] for s in info["splits"] if s["known"] == known]
+        console.print(f"{'split' if len(named) == 1 else 'splits'} {', '.join(named[:5])}{', …' * (len(named) > 5)}: {known}")
+
+
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Anything that holds a data set: see the page on formats.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Ends with .npz, .safetensors, .csv or .parquet, or a folder.")],
+    to: Annotated[str | None, typer.Option(help="native, xlsa17, npz, safetensors, csv or parquet.")] = None,
+    split: Annotated[str | None, typer.Option(help="Write this one alone; all if not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a data set in whatever format it is, and write it in another; what the other cannot hold is named."""
+    from unseen.data.opening import find_dataset
+    from unseen.data.writing import write_dataset
+
+    opened = find_dataset(source)
+    data = opened.dataset
+    if not as_json:
+        splits = f"{len(data.splits)} split{'s' * (len(data.splits) != 1)}"
+        print(f"found {opened.found}: {len(data.labels):,} rows, {len(data.classes):,} classes, {splits}")
+    written = write_dataset(data, target, to, split)
+    if as_json:
+        told = {"found": opened.found, "rows": len(data.labels), "classes": len(data.classes)}
+        print(json.dumps({**told, "splits": list(data.splits), "written": written}, ensure_ascii=False))
+    else:
+        print(f"wrote {written}")
+
+
+@data_app.command("build")
+def data_build(
+    features: Annotated[Path, typer.Option(help="What `unseen features` wrote, or a table of features with a column label.")],
+    classes: Annotated[Path, typer.Option(help="What `unseen embed` wrote, or a table of names and attributes.")],
+    out: Annotated[Path, typer.Option(help="The data set, a folder.")],
+    split: Annotated[
+        str, typer.Option(help="random, groups (whole ones), list (name them), or rollout (they arrive later, in stages).")
+    ] = "random",
+    unseen_classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unseen", metavar="SHARE|NUMBER|NAMES", help="20% if not given; for list and rollout names, or a file of them."
+        ),
+    ] = None,
+    seed: int = 0,
+    name: Annotated[str | None, typer.Option(help="Of the data set; the folder's if not given.")] = None,
+    test_share: Annotated[float, typer.Option(help="Of the rows of each seen class, held out as test_seen.")] = 0.2,
+    draws: Annotated[int, typer.Option(help="Splits drawn, for random and groups.")] = 1,
+    stages: Annotated[int, typer.Option(help="In which classes arrive, for rollout.")] = 3,
+    drop_unknown: Annotated[bool, typer.Option("--drop-unknown", help="Leave rows out whose label is no class.")] = False,
+    source: Annotated[str, typer.Option(help="Where the pictures come from, in a sentence.")] = "unknown",
+    licence: Annotated[str, typer.Option(help="Of the pictures.")] = "unknown",
+    as_json: AsJson = False,
+) -> None:
+    """Join features with class embeddings by name, cut splits, and write a data set."""
+    from unseen.data.build import build_dataset
+    from unseen.data.class_file import load_classes
+    from unseen.data.collection import load_collection
+
+    built = build_dataset(
+        load_collection(features),
+        load_classes(classes),
+        name=out.resolve().name if name is None else name,
+        split=split,
+        unseen=unseen_classes or ["20%"] if split != "list" else unseen_classes or [],
+        seed=seed,
+        test_share=test_share,
+        draws=draws,
+        stages=stages,
+        drop_unknown=drop_unknown,
+        source=source,
+        licence=licence,
+    )
+    built.dataset.save(out)
+    for note in built.notes:
+        _say(f"note: {note}", "yellow")
+    if as_json:
+        print(json.dumps(built.dataset.describe().facts | {"notes": built.notes}, ensure_ascii=False))
+        return
+    _print_text(str(built.dataset.describe()))
+    print(f"data set: {out}")
+
+
+@data_app.command("check")
+def data_check(
+    dataset: DatasetName,
+    split: Annotated[str | None, typer.Option(help="The data set's first split if not given.")] = None,
+    threshold: Annotated[float, typer.Option(help="Cosine from which two rows are near duplicates.")] = 0.95,
+    permutations: Annotated[int, typer.Option(help="Shuffles of the embeddings; 0 leaves that test out.")] = 99,
+    backbone_classes: Annotated[
+        Path | None, typer.Option(help="A file of the labels that the features' network was trained with, one a line.")
+    ] = None,
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what to mend before training: duplicates, thin classes, neighbours, and whether the embeddings say anything."""
+    from unseen.data import open_dataset
+    from unseen.data.check import check_dataset
+
+    report = check_dataset(
+        open_dataset(dataset),
+        split,
+        threshold=threshold,
+        permutations=permutations,
+        backbone_classes=backbone_classes,
+        seed=seed,
+    )
+    if as_json:
+        print(json.dumps(report.facts, ensure_ascii=False))
+    else:
+        _print_text(str(report))
 
 
 def _bench(
@@ -571,6 +717,11 @@ def _print_trials(trials: list[Trial], best: Trial, start: Trial | None, caption
     if start is not None and start.objective is not None and best.objective is not None:
         gain = 100 * (best.objective - start.objective)
         print(f"the best is {gain:.1f} points of H above the start, on the folds that chose it; test rows were not looked at")
+
+
+def _print_text(text: str) -> None:
+    """Lines as long as they are; names are a stranger's."""
+    Console(markup=False, emoji=False, highlight=False, soft_wrap=True).print(text)
 
 
 def _short(value: object) -> str:
@@ -721,6 +872,24 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress on standard error: how many of how many, and the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=messages, transient=True, disable=not messages.is_terminal) as bar:
+        line = bar.add_task(what, total=None)
+        last_line = time.monotonic()
+
+        def watch(done: int, total: int) -> None:
+            nonlocal last_line
+            bar.update(line, completed=done, total=total)
+            if not messages.is_terminal and time.monotonic() - last_line >= LINE_SECONDS:
+                last_line = time.monotonic()
+                _say(f"{done} of {total} {what}", "")
+
+        yield watch
 
 
 @contextmanager

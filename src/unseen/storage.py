@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +48,9 @@ NUMPY_OF = {
     "U8": "u1",
     "BOOL": "?",
 }
+
+
+CODE_OF = {np.dtype(numpy): code for code, numpy in NUMPY_OF.items()}
 
 
 def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
@@ -88,7 +91,19 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     Names are a stranger's, so text that a spreadsheet would run as a formula begins with a quote, and so does text that would
     look like that: taking one quote away from what `FORMULA` matches gives every text back.
     """
-    return "".join(f"{_csv_line(cells)}\n" for cells in (header, *rows))
+    return "".join(csv_lines(header, rows))
+
+
+def csv_lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """The lines of `csv_text` one after the other, for a table that is larger than memory."""
+    yield f"{_csv_line(header)}\n"
+    for cells in rows:
+        yield f"{_csv_line(cells)}\n"
+
+
+def text_of_cell(cell: str) -> str:
+    """The text that `csv_text` wrote into this cell: without the quote that keeps a spreadsheet from running it."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def _csv_line(cells: Sequence[object]) -> str:
@@ -137,6 +152,36 @@ def write_arrays(
     write_atomically(path, lambda temporary: save_file(contiguous, temporary, kept or None))
 
 
+def stream_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None, *, sealed: bool = False
+) -> None:
+    """`write_arrays` for arrays that are mapped from a disk and larger than memory: some rows at a time, atomically.
+
+    The library copies every array whole. The layout is its own: the length of a JSON header, the header, the arrays.
+    """
+    kept = dict(metadata or {})
+    if sealed:
+        kept[SEAL] = _seal(arrays, kept)
+    header: dict[str, object] = {"__metadata__": kept} if kept else {}
+    order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))  # so that each is aligned
+    position = 0
+    for name in order:
+        array, begin = arrays[name], position
+        position += array.nbytes
+        code = CODE_OF[array.dtype.newbyteorder("<")]
+        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": [begin, position]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name in order:
+                file.writelines(blocks(arrays[name]))
+
+    write_atomically(path, fill)
+
+
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Map a safetensors file into memory: its arrays, read-only and not yet loaded, and its metadata.
 
@@ -175,13 +220,21 @@ def fingerprint(*arrays: NDArray[Any]) -> str:
     """SHA-256 over dtype, shape and values of the arrays in order; the same on every machine."""
     digest = hashlib.sha256()
     for array in arrays:
-        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        digest.update(f"{little.dtype.str}{little.shape}".encode())
-        rows = max(1, 2**24 // max(1, little[:1].nbytes)) if little.ndim else 1
-        for start in range(0, len(little) if little.ndim else 1, rows):
-            part = np.ascontiguousarray(little[start : start + rows] if little.ndim else little)
-            digest.update(part.reshape(-1).view(np.uint8).data if part.size else b"")
+        digest.update(f"{array.dtype.newbyteorder('<').str}{array.shape}".encode())
+        for block in blocks(array):
+            digest.update(block)
     return digest.hexdigest()
+
+
+def blocks(array: NDArray[Any]) -> Iterator[memoryview]:
+    """The bytes of an array, little-endian and in order of rows, some 16 MB at a time: it may be larger than memory."""
+    rows = array if array.ndim else array.reshape(1)
+    step = max(1, 2**24 // max(1, rows[:1].nbytes))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        part = np.ascontiguousarray(part.astype(part.dtype.newbyteorder("<"), copy=False))
+        if part.size:
+            yield part.reshape(-1).view(np.uint8).data
 
 
 def hash_of(value: object) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unseen.data.collection import check_replaceable, read_manifest
 from unseen.data.dataset import ClassTable
-from unseen.data.tables import SUFFIXES, read_table
+from unseen.data.spreadsheets import SUFFIXES, read_table
 from unseen.data.validate import check_class_table
 from unseen.errors import DataError
 from unseen.storage import fingerprint, hash_of, read_arrays, replace_folder, write_arrays, write_json

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.data.dataset import Floats
-from unseen.data.tables import SUFFIXES, read_table
+from unseen.data.npz import read_npz
+from unseen.data.spreadsheets import SUFFIXES, read_table
 from unseen.errors import DataError, RunError
-from unseen.storage import FORMULA, csv_text, fingerprint, read_arrays, read_json, replace_folder, write_arrays, write_json
+from unseen.storage import csv_text, fingerprint, read_arrays, read_json, replace_folder, text_of_cell, write_arrays, write_json
 
 FORMAT = "unseen-features"
 VERSION = 1
@@ -109,7 +109,7 @@ def load_collection(path: Path) -> Collection:
         if suffix in SUFFIXES:
             return _load_table(path)
         if suffix == ".npz":
-            return _from_arrays(path, _read_npz(path), {})
+            return _from_arrays(path, read_npz(path), {})
         if suffix == ".safetensors":
             return _from_arrays(path, *read_arrays(path))
         exists = path.exists()
@@ -165,7 +165,7 @@ def _load_folder(folder: Path) -> Collection:
             if checksum != manifest["sha256"][name]:
                 raise DataError(f"{name} in {folder} is not what was written (its checksum differs); restore the files")
         header, *lines = csv.reader(io.StringIO(rows.decode(errors="surrogateescape"), newline=""))
-        columns = dict(zip(header, zip(*([_unquoted(cell) for cell in line] for line in lines), strict=True), strict=True))
+        columns = dict(zip(header, zip(*([text_of_cell(cell) for cell in line] for line in lines), strict=True), strict=True))
         return Collection(
             features=features,
             labels=columns["label"],
@@ -190,28 +190,12 @@ def _rows_as_bytes(collection: Collection) -> bytes:
         raise DataError(f"a path or label holds {error.object[error.start]!r}, which is no character; rename it") from error
 
 
-def _unquoted(cell: str) -> str:
-    """What `csv_text` was given."""
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
-
-
 def _load_table(path: Path) -> Collection:
     table = read_table(path, ("label", "path"))
     if not table.number_names:
         raise DataError(f"{path} has no column of numbers; a table of features has them beside the column 'label'")
     features = table.numbers.astype(np.float32, copy=False)
     return Collection(features, table.texts["label"], table.texts.get("path", ()))
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; check the name") from error
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, MemoryError, zipfile.BadZipFile) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is damaged or is not an .npz file of plain arrays ({cause}); write it anew") from error
 
 
 def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> Collection:

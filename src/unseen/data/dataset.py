@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unseen.errors import SettingsError
 from unseen.storage import fingerprint, hash_of
+
+if TYPE_CHECKING:
+    from unseen.data.describe import Description
 
 Floats = NDArray[np.floating[Any]]
 Ids = NDArray[np.int64]
@@ -206,6 +209,7 @@ class Dataset:
         provenance: where it all comes from.
         pictures: thumbnails for the report, if any.
         attributions: lines that must be shown wherever the pictures are.
+        paths: n, where each row came from, relative and as the user had it; or empty. Shown, and never opened.
     """
 
     name: str
@@ -216,6 +220,7 @@ class Dataset:
     provenance: Provenance = field(default_factory=Provenance)
     pictures: Pictures | None = None
     attributions: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
     @cached_property
     def features_fingerprint(self) -> str:
@@ -307,11 +312,104 @@ class Dataset:
         return np.union1d(split.seen, split.unseen).astype(np.int64)
 
     @staticmethod
-    def load(path: Path | str) -> Dataset:
-        """Read a folder in the native format; see `unseen.data.native`."""
-        from unseen.data.native import load
+    def from_arrays(
+        X: Any,
+        y: Any,
+        classes: Any,
+        *,
+        splits: Iterable[Split] = (),
+        split: str = "random",
+        unseen: str | float | Sequence[str] = "20%",
+        seed: int = 0,
+        name: str = "mine",
+        paths: Sequence[str] = (),
+        provenance: Provenance | None = None,
+    ) -> Dataset:
+        """A data set from arrays or pandas tables in memory, or mapped from a file and then not copied.
 
-        return load(Path(path))
+        Args:
+            X: (n, d) features: a NumPy array or a DataFrame. float16, float32 and float64 stay what they are; whole numbers
+                become float32.
+            y: n class names, or ids that count from 0 in the order of `classes`.
+            classes: a `ClassTable`; a mapping from name to embedding, or to description, which all-MiniLM-L6-v2 then embeds;
+                a DataFrame with the names as its index, numbers, and perhaps columns `description` and `group`; or the path of
+                what `unseen embed` wrote, or of a table of attributes.
+            splits: `Split`s of your own; without any, some are cut as `unseen data build` does:
+            split: random, groups, list or rollout; see `unseen.data.splitting.make_splits`.
+            unseen: a share ("20%", 0.2), a number of classes, or names (for list and rollout).
+            seed: of the cut; the same input and seed give the same bits.
+            paths: n, where each row came from, for `unseen data check` to show.
+
+        What its builder should know is told as warnings: classes without a row, test rows that training has too.
+
+        Raises:
+            DataError: the arrays do not fit together, or hold what cannot be trained on; one sentence says where.
+            SettingsError: the splits asked for cannot be understood or cannot work.
+        """
+        from unseen.data.arrays import from_arrays
+
+        return from_arrays(X, y, classes, splits, split, unseen, seed, name, paths, provenance)
+
+    @staticmethod
+    def from_folder(
+        folder: Path | str,
+        classes: Any,
+        *,
+        split: str = "random",
+        unseen: str | float | Sequence[str] = "20%",
+        seed: int = 0,
+        name: str | None = None,
+    ) -> Dataset:
+        """A data set from pictures, one sub-folder a class, through EfficientNet-Lite0.
+
+        For many pictures use `unseen features`, which can be stopped and goes on, and lists pictures that cannot be read.
+
+        Args:
+            folder: its sub-folders are named as the classes are.
+            classes, split, unseen, seed: as for `from_arrays`.
+            name: the folder's if not given.
+
+        Raises:
+            DataError: there is no picture, one cannot be read, or as for `from_arrays`.
+            SettingsError: as for `from_arrays`.
+            MissingDependency: the extra `images` is not installed.
+        """
+        from unseen.data.arrays import from_folder
+
+        return from_folder(Path(folder), classes, split, unseen, seed, name)
+
+    def describe(self) -> Description:
+        """Sizes and balance of classes, of every split: to be printed, or `.facts` for programs. No feature is read."""
+        from unseen.data.describe import Description
+
+        return Description.of(self)
+
+    @staticmethod
+    def load(path: Path | str) -> Dataset:
+        """Read whatever `path` leads to: a folder in the native format, or another that `unseen.data.opening` lists.
+
+        Raises:
+            DataError: nothing readable is there, or it is damaged; one sentence says what and where.
+        """
+        from unseen.data.opening import BUILT_IN, open_dataset
+
+        return open_dataset(f"./{path}" if str(path) in BUILT_IN else str(path))  # a path is no built-in name
+
+    @staticmethod
+    def from_xlsa17(path: Path | str, splits: str | None = None) -> Dataset:
+        """Read a folder with `res101.mat` and `att_splits.mat`, MATLAB version 5 to 7.3; see `unseen.data.xlsa17`.
+
+        Args:
+            path: the folder.
+            splits: name of the split file, if it is another than `att_splits.mat`.
+
+        Raises:
+            DataError: a file is missing, damaged, or does not fit the other.
+            MissingDependency: version 7.3 needs h5py.
+        """
+        from unseen.data.xlsa17 import read_xlsa17
+
+        return read_xlsa17(Path(path).expanduser(), splits)
 
     def save(self, path: Path | str) -> None:
         """Write a folder in the native format, whole or not at all; see `unseen.data.native`."""

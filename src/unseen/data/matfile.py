@@ -1,8 +1,9 @@
-"""MATLAB v5 files, parsed where a crash does no harm: in a child process under limits.
+"""MATLAB files, version 5 to 7.3, parsed where a crash does no harm: in a child process under limits.
 
 scipy's reader dies of some damaged files (of 1,800 mutants of an uncompressed one, 30 ended the interpreter with a
 segmentation fault), runs for long on others and trusts the sizes that a file claims. So a file is read by a second
 interpreter with a memory, a CPU and a wall-clock limit; arrays come back through a safetensors file in a private folder.
+Version 7.3 is HDF5, whose library deserves no more trust; it is read by h5py, under the same limits.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.errors import DataError, RunError
+from unseen.errors import DataError, MissingDependency, RunError, UnseenError
 from unseen.storage import read_arrays
 
 CHILD = Path(__file__).with_name("matfile_child.py")
@@ -48,7 +49,7 @@ class Limits:
 def read_mat(
     path: Path, required: Sequence[str], optional: Sequence[str] = (), limits: Limits | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Read named variables of a MATLAB file (version 5 to 7; not 7.3).
+    """Read named variables of a MATLAB file, version 5 to 7.3; the last needs h5py.
 
     Args:
         path: the file.
@@ -61,11 +62,12 @@ def read_mat(
         strings, character tables) as a 1-d object array of `str` without blanks around them.
 
     Raises:
-        DataError: there is no such file, it is damaged, of version 7.3, too costly to read, or lacks a variable.
+        DataError: there is no such file, it is damaged, too costly to read, or lacks a variable.
+        MissingDependency: it is of version 7.3, and h5py is not installed.
         RunError: this machine cannot start the child or has no room for what it unpacks.
     """
     limits = limits or Limits()
-    size = _size(path)
+    size, hdf5 = _size_and_kind(path)
     seconds = limits.seconds + limits.seconds_per_megabyte * size / 1e6
     memory = int(limits.memory_bytes + limits.memory_per_byte * size)
     try:
@@ -79,6 +81,7 @@ def read_mat(
             "required": list(required),
             "optional": list(optional),
             "answer": str(unpacked),
+            "hdf5": hdf5,
             "memory_bytes": memory,
             "cpu_seconds": seconds,
             "module_folders": [entry for entry in sys.path if Path(entry).is_absolute()],
@@ -95,7 +98,8 @@ def read_mat(
     return found
 
 
-def _size(path: Path) -> int:
+def _size_and_kind(path: Path) -> tuple[int, bool]:
+    """Bytes, and whether it is of version 7.3."""
     try:
         if path.is_dir():
             raise DataError(f"{path} is a folder where a MATLAB file is expected; move the folder or rename it")
@@ -110,9 +114,7 @@ def _size(path: Path) -> int:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     if not head:
         raise DataError(f"{path} is empty; download or save it again")
-    if head.startswith(b"MATLAB 7.3") or b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:]):
-        raise _version_73(path)
-    return size
+    return size, head.startswith(b"MATLAB 7.3") or b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:])
 
 
 def _ask_child(path: Path, job: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def _run_child(job: str, seconds: float) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def _explained(path: Path, answer: dict[str, Any], required: Sequence[str], memory: int) -> DataError | RunError:
+def _explained(path: Path, answer: dict[str, Any], required: Sequence[str], memory: int) -> UnseenError:
     problem = answer["problem"]
     if problem == "missing":
         found = [_printable(name) for name in answer["found"]]
@@ -163,8 +165,11 @@ def _explained(path: Path, answer: dict[str, Any], required: Sequence[str], memo
             f"'{answer['name']}' in {path} is {answer['detail']}, but a full table of real numbers or a cell array of strings "
             "is expected; convert it and save the file again"
         )
-    if problem == "v7.3":
-        return _version_73(path)
+    if problem == "h5py":
+        return MissingDependency(
+            f"{path} is a MATLAB 7.3 file, which needs h5py; install it with: pip install 'unseen[mat73]', or save the file "
+            "with save(…, '-v7')"
+        )
     if problem == "memory":
         return DataError(
             f"{path} is damaged or too large: reading its {path.stat().st_size / 1e6:,.1f} MB asked for more than "
@@ -186,13 +191,6 @@ def _damaged(path: Path, how: str) -> DataError:
 def _printable(text: str) -> str:
     """Text that came out of a file, fit for a sentence in a terminal."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
-
-
-def _version_73(path: Path) -> DataError:
-    return DataError(
-        f"{path} is a MATLAB 7.3 file, which cannot be read yet; save it in MATLAB with save(…, '-v7'), or in Python with "
-        "scipy.io.savemat"
-    )
 
 
 def _end(code: int) -> str:

@@ -50,6 +50,8 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
     except ImportError as error:
         return {"problem": "start", "detail": str(error)}
     path, required, optional = job["path"], job["required"], job["optional"]
+    if job["hdf5"]:
+        return _answer_73(job, save_file)
     try:
         content = loadmat(path, appendmat=False, variable_names=[*required, *optional])
         wanted = {name: content[name] for name in (*required, *optional) if name in content}
@@ -68,16 +70,94 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return {"problem": "memory"}
     except NotImplementedError:
-        return {"problem": "v7.3"}
+        return {"problem": "damaged", "detail": "it says that it is of version 7.3, and is no HDF5 file"}
     except Exception as error:  # a damaged file makes scipy raise nearly anything
         return {"problem": "damaged", "detail": f"{type(error).__name__}: {error}"[:200]}
+    return _leave(arrays, texts, job["answer"], save_file)
+
+
+def _leave(arrays: dict[str, Any], texts: dict[str, list[str]], path: str, save_file: Any) -> dict[str, Any]:
+    """Write the numbers where the parent looks for them, and answer with the texts."""
     try:
-        save_file(arrays, job["answer"])
+        save_file(arrays, path)
     except MemoryError:
         return {"problem": "memory"}
     except Exception as error:
         return {"problem": "write", "detail": str(error)}
     return {"texts": texts}
+
+
+def _answer_73(job: dict[str, Any], save_file: Any) -> dict[str, Any]:
+    """Version 7.3 is HDF5: arrays lie transposed, and a cell array is a table of references to what is in its cells."""
+    try:
+        import h5py
+    except ImportError:
+        return {"problem": "h5py"}
+    arrays, texts = {}, {}
+    try:
+        with h5py.File(job["path"], "r") as file:
+            for name in (*job["required"], *job["optional"]):
+                if name not in file.keys():  # noqa: SIM118 - `in file` would follow a path
+                    continue
+                # Such files can point at others on this machine, whose content would then pass for features.
+                if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                    return {"problem": "kind", "name": name, "detail": "a link to somewhere else"}
+                entry = file[name]
+                if not isinstance(entry, h5py.Dataset):
+                    kind = "a sparse matrix" if "MATLAB_sparse" in entry.attrs else "a struct"
+                    return {"problem": "kind", "name": name, "detail": kind}
+                if entry.external or entry.is_virtual:
+                    return {"problem": "kind", "name": name, "detail": "a reference to another file"}
+                kind = entry.attrs.get("MATLAB_class", b"")
+                kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+                if kind == "cell" or kind == "char" or entry.dtype.kind == "O":
+                    strings = _texts_73(file, entry, kind, h5py)
+                    if strings is None:
+                        detail = "a cell array of something else than text"
+                        return {"problem": "kind", "name": name, "detail": detail}
+                    texts[name] = strings
+                elif entry.dtype.kind in "buif":
+                    value = entry[()]
+                    if "MATLAB_empty" in entry.attrs:
+                        value = value[:0].reshape(0, 0)
+                    elif entry.ndim < 2:  # written by h5py by hand: one column
+                        value = value.reshape(1, -1)
+                    arrays[name] = value.astype(value.dtype.newbyteorder("="), order="C")
+                else:
+                    detail = "complex" if entry.dtype.kind in "cV" else "something else than numbers"
+                    return {"problem": "kind", "name": name, "detail": detail}
+            if not set(job["required"]) <= {*arrays, *texts}:
+                return {"problem": "missing", "found": sorted(str(key) for key in list(file.keys())[:100] if key[:1] != "#")}
+    except MemoryError:
+        return {"problem": "memory"}
+    except Exception as error:  # a damaged file makes the library raise nearly anything
+        text = " ".join(str(error).split())
+        if "unable to allocate" in text.lower() or "memory" in text.lower():
+            return {"problem": "memory"}
+        return {"problem": "damaged", "detail": f"{type(error).__name__}: {text}"[:200]}
+    return _leave(arrays, texts, job["answer"], save_file)
+
+
+def _texts_73(file: Any, entry: Any, kind: str, h5py: Any) -> list[str] | None:
+    """The strings of a cell array, or of a character table; None if it holds anything else."""
+    if "MATLAB_empty" in entry.attrs:
+        return []
+    if kind == "char":
+        return [_utf16(column) for column in entry[()].T.reshape(-1, entry.shape[0])]
+    found = []
+    for reference in entry[()].T.reshape(-1):  # the cells of a column, as the file lies transposed
+        if isinstance(reference, bytes | str):  # strings that a program other than MATLAB wrote as such
+            found.append(reference.decode() if isinstance(reference, bytes) else reference)
+            continue
+        cell = file[reference] if isinstance(reference, h5py.Reference) and reference else None
+        if not isinstance(cell, h5py.Dataset) or cell.external or cell.is_virtual or cell.dtype.kind not in "u":
+            return None
+        found.append("" if "MATLAB_empty" in cell.attrs else _utf16(cell[()].reshape(-1)))
+    return [text.strip() for text in found]
+
+
+def _utf16(codes: Any) -> str:
+    return str(codes.astype("<u2").tobytes().decode("utf-16-le", "replace")).strip()
 
 
 def _texts(value: Any) -> list[str] | None:

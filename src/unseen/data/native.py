@@ -1,7 +1,8 @@
 """The native format: a folder with `dataset.json` and safetensors files, memory-mapped and checksummed.
 
 `dataset.json` holds names, descriptions, groups, splits by name, provenance and the SHA-256 of every array. The arrays are
-`features` (in one or several files, in order of rows), `labels`, `embeddings` and, for every split, its index arrays.
+`features` (in one or several files, in order of rows), `labels`, `embeddings`, for every split its index arrays and, where they
+are known, `paths`: the bytes of all of them, a zero byte between each two.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from unseen.data.dataset import ClassTable, Dataset, Pictures, Provenance, Split
 from unseen.data.validate import validate
 from unseen.errors import DataError, RunError
-from unseen.storage import fingerprint, read_arrays, read_json, replace_folder, write_arrays, write_json
+from unseen.storage import fingerprint, read_arrays, read_json, replace_folder, stream_arrays, write_arrays, write_json
 
 FORMAT = "unseen-dataset"
 VERSION = 1
@@ -45,13 +46,15 @@ def save(dataset: Dataset, folder: Path, largest_file: int = 2**40) -> None:
         files: list[str] = []
         for start in range(0, len(dataset.features), rows):
             files.append(f"features-{len(files)}.safetensors" if rows < len(dataset.features) else "features.safetensors")
-            write_arrays(temporary / files[-1], {"features": dataset.features[start : start + rows]})
+            stream_arrays(temporary / files[-1], {"features": dataset.features[start : start + rows]})
         arrays: dict[str, NDArray[Any]] = {"labels": dataset.labels, "embeddings": dataset.classes.embeddings}
         for position, split in enumerate(dataset.splits.values()):
             arrays |= {f"split{position}.{part}": getattr(split, part) for part in SPLIT_ARRAYS}
         if dataset.pictures:
             arrays["pictures.rows"] = dataset.pictures.rows
             (temporary / "pictures").write_bytes(dataset.pictures.sheet)
+        if dataset.paths:
+            arrays["paths"] = np.frombuffer("\0".join(dataset.paths).encode(errors="surrogateescape"), np.uint8)
         write_arrays(temporary / "table.safetensors", arrays)
         write_json(
             temporary / "dataset.json",
@@ -168,4 +171,5 @@ def _assemble(folder: Path, manifest: dict[str, Any]) -> Dataset:
         provenance=Provenance(**{key: str(value) for key, value in manifest["provenance"].items()}),
         pictures=pictures,
         attributions=tuple(str(line) for line in manifest["attributions"]),
+        paths=tuple(arrays["paths"].tobytes().decode(errors="surrogateescape").split("\0")) if "paths" in arrays else (),
     )

@@ -1,181 +1,450 @@
-"""Tables of people: CSV as spreadsheets write it, and parquet. Some columns are text, all others are numbers."""
+"""A whole data set as tables in a folder: CSV, parquet, or NumPy's `.npy` beside a table of classes.
+
+    features.csv    label, then one column a feature; or also a column `split` with train, test_seen or test_unseen
+    classes.csv     name, perhaps description, perhaps group, then one column for every value of the embedding
+    splits.csv      split, part, row, class: one line for every row of train, test_seen and test_unseen (part), counted from
+                    0, and for every class that is seen or unseen (part). Not needed where features.csv has a column `split`
+    about.json      name, provenance, attributions, by_group (names of splits), dtypes; not needed
+
+The parquet layout has the same three tables with the suffix `.parquet`, in which features and embeddings are one column of
+lists each; one column a value is read too. Numbers in CSV are written so that they come back to the last bit. Text that a
+spreadsheet would run as a formula begins with a quote in the file, which is taken away when it is read.
+
+In the third layout, which is read only, numbers are in files of their own and may be larger than memory: features.npy,
+labels.npy (ids that count from 0, or names), classes.csv or classes.parquet (or embeddings.npy, and class_names.npy if there
+are names), and splits.csv, splits.parquet, or row numbers in train.npy, test_seen.npy and test_unseen.npy.
+"""
 
 from __future__ import annotations
 
 import csv
-import importlib
+import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from unseen.data.dataset import Floats
+from unseen.data.bundle import CLASS_ARRAYS, INDEX_ARRAYS, TEXTS, assemble
+from unseen.data.dataset import Dataset, Split
+from unseen.data.validate import validate
 from unseen.errors import DataError, MissingDependency
+from unseen.storage import csv_lines, read_json, replace_folder, text_of_cell, write_json
 
-DELIMITERS = ",;\t"
-"""Parts between the cells of a CSV: the one that its first line has most of."""
+FEATURES, CLASSES, SPLITS, ABOUT = "features", "classes", "splits", "about.json"
+FEATURE_TEXTS, CLASS_TEXTS, SPLIT_TEXTS = (
+    ("label", "split"),
+    ("name", "description", "group"),
+    ("split", "part", "row", "class"),
+)
+ROWS_AT_ONCE = 1024
+LARGEST_CELL = 10_000_000
+"""Characters in a cell of a CSV file."""
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
-"""Files that `read_table` reads."""
+MOST_UNPACKED = 1000
+"""Parquet features of more than a gigabyte may have so many bytes for each byte in the file."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its columns of text apart from its numbers.
+    """What a table holds: some columns as texts by name, all others as numbers, (n, k)."""
+
+    texts: Mapping[str, list[str]]
+    numbers: NDArray[Any]
+
+
+# --- writing
+
+
+def write_tables(dataset: Dataset, folder: Path, suffix: str) -> None:
+    """Write `dataset` as a folder of tables, whole or not at all; `folder` must not exist.
 
     Args:
-        texts: by lower-case name, n cells each, trimmed.
-        numbers: (n, k), float32 where every column of numbers is float32 or shorter, else float64.
-        number_names: k names, as the file has them.
-    """
-
-    texts: Mapping[str, tuple[str, ...]]
-    numbers: Floats
-    number_names: tuple[str, ...]
-
-
-def read_table(path: Path, texts: Sequence[str]) -> Table:
-    """Read a CSV (UTF-8; commas, semicolons or tabs) or a parquet file.
-
-    Args:
-        path: which of the two is told by its ending.
-        texts: names of the columns that are text where they are there; upper and lower case do not matter. All others have
-            to hold numbers; a parquet file may hold them in one column of lists of one length, too.
+        suffix: `.csv` or `.parquet`.
 
     Raises:
-        DataError: the file is missing, damaged, has no row, names a column twice, or holds in a column of numbers what is
-            none; the sentence names the line and the column.
-        MissingDependency: a parquet file, and pyarrow is not installed.
+        DataError: the data set is not valid.
+        MissingDependency: parquet needs pyarrow.
+        RunError: the disk refuses.
     """
+    validate(dataset)
+    table = dataset.classes
+    write = _write_parquet if _is_parquet(suffix) else _write_csv
+    class_texts = {"name": table.names}
+    class_texts |= {"description": table.descriptions} if table.descriptions else {}
+    class_texts |= {"group": table.groups} if table.groups else {}
+    members = [line for split in dataset.splits.values() for line in _members(split, table.names)]
+    columns = {key: tuple(line[k] for line in members) for k, key in enumerate(SPLIT_TEXTS)}
+    about = {
+        "name": dataset.name,
+        "provenance": vars(dataset.provenance),
+        "attributions": dataset.attributions,
+        "by_group": [split.name for split in dataset.splits.values() if split.by_group],
+        "dtypes": {"features": dataset.features.dtype.name, "embeddings": table.embeddings.dtype.name},
+    }
+
+    def fill(temporary: Path) -> None:
+        labels = tuple(table.names[i] for i in dataset.labels.tolist())
+        write(temporary / f"{FEATURES}{suffix}", {"label": labels}, dataset.features, "feature")
+        write(temporary / f"{CLASSES}{suffix}", class_texts, table.embeddings, "value")
+        write(temporary / f"{SPLITS}{suffix}", columns, None, "")
+        write_json(temporary / ABOUT, about)
+
+    replace_folder(folder, fill)
+
+
+def _members(split: Split, names: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    for part in INDEX_ARRAYS:
+        for row in getattr(split, part).tolist():
+            yield split.name, part, str(row), ""
+    for part in CLASS_ARRAYS:
+        for i in getattr(split, part).tolist():
+            yield split.name, part, "", names[i]
+
+
+def _write_csv(path: Path, texts: Mapping[str, Sequence[str]], numbers: NDArray[Any] | None, what: str) -> None:
+    count = len(next(iter(texts.values())))
+    width = 0 if numbers is None else numbers.shape[1]
+
+    def lines() -> Iterator[Sequence[object]]:
+        for start in range(0, count, ROWS_AT_ONCE):
+            block = [()] * ROWS_AT_ONCE if numbers is None else numbers[start : start + ROWS_AT_ONCE].tolist()
+            for row, values in zip(range(start, min(start + ROWS_AT_ONCE, count)), block, strict=False):
+                yield *(column[row] for column in texts.values()), *values
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(csv_lines([*texts, *(f"{what} {k}" for k in range(width))], lines()))
+
+
+def _write_parquet(path: Path, texts: Mapping[str, Sequence[str]], numbers: NDArray[Any] | None, what: str) -> None:
+    pa, pq = _pyarrow(path)
+    fields = [(key, pa.string()) for key in texts]
+    width = 0
+    if numbers is not None:
+        width = numbers.shape[1]
+        fields.append((f"{what}s", pa.list_(pa.from_numpy_dtype(numbers.dtype.newbyteorder("=")), width)))
+    schema = pa.schema(fields)
+    count = len(next(iter(texts.values())))
+    rows = max(1, 2**26 // max(1, width * 8))
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, max(count, 1), rows):
+            columns = [pa.array(column[start : start + rows], pa.string()) for column in texts.values()]
+            if numbers is not None:
+                part = np.ascontiguousarray(numbers[start : start + rows])
+                flat = pa.array(part.astype(part.dtype.newbyteorder("="), copy=False).reshape(-1))
+                columns.append(pa.FixedSizeListArray.from_arrays(flat, width))
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+# --- reading
+
+
+def read_tables(folder: Path, suffix: str) -> Dataset:
+    """Read a folder of tables.
+
+    Args:
+        suffix: of its features: `.csv`, `.parquet` or `.npy`.
+
+    Raises:
+        DataError: a table is missing, damaged, lacks a column, or does not fit the others.
+        MissingDependency: parquet needs pyarrow.
+    """
+    about = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
+    dtypes = about.get("dtypes") if isinstance(about.get("dtypes"), dict) else {}
+    arrays: dict[str, NDArray[Any]] = {}
+    told: dict[str, Any] = {key: about[key] for key in ("name", "provenance", "attributions") if key in about}
+    if suffix == ".npy":
+        arrays, texts = _npy_files(folder)
+        told |= texts
+    else:
+        path = folder / f"{FEATURES}{suffix}"
+        table = _read(path, FEATURE_TEXTS, ("label",), _dtype(dtypes, "features", np.float32, folder))
+        arrays |= {"features": table.numbers, "labels": _column(table.texts["label"])}
+        arrays |= _parts(table.texts["split"], path) if "split" in table.texts else {}
+    if (path_of_classes := _found(folder, CLASSES)) is not None:
+        table = _read(path_of_classes, CLASS_TEXTS, ("name",), _dtype(dtypes, "embeddings", np.float64, folder))
+        arrays["embeddings"] = table.numbers
+        told |= {"class_names": table.texts["name"]}
+        told |= {key: table.texts[column] for key, column in TEXT_COLUMNS.items() if column in table.texts}
+    elif "embeddings" not in arrays:
+        raise DataError(
+            f"{folder} has no {CLASSES}{'.csv' if suffix == '.npy' else suffix}; put a table there with the columns name, "
+            "perhaps description and group, and one column for every attribute or value of the embedding"
+        )
+    if (path_of_splits := _found(folder, SPLITS)) is not None:
+        if "labels" not in arrays:
+            raise DataError(f"{folder} has no labels.npy; put one there with a class id or a class name for each row")
+        found, names = _split_table(path_of_splits, tuple(told.get("class_names", ())))
+        arrays = {key: array for key, array in arrays.items() if key not in (*INDEX_ARRAYS, *CLASS_ARRAYS)} | found
+        told["split_names"] = names
+        by_group = about.get("by_group") or ()
+        arrays["by_group"] = np.array([isinstance(by_group, list) and name in by_group for name in names])
+    return assemble(arrays, told, folder)
+
+
+TEXT_COLUMNS = {"descriptions": "description", "groups": "group"}
+
+
+def _read(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
     try:
-        table = _read_parquet(path, texts) if path.suffix.lower() == ".parquet" else _read_csv(path, texts)
+        table = _read_parquet(path, texts, dtype) if path.suffix == ".parquet" else _read_csv(path, texts, required, dtype)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; check the name") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV in UTF-8 ({error}); save it again as 'CSV UTF-8'") from error
+        raise DataError(f"{path} does not exist; put the table there") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}); check the file") from error
-    if not len(table.numbers):
-        raise DataError(f"{path} has no row below its header; give at least one")
+        raise DataError(f"{path} cannot be read ({error.strerror or _shown(str(error))}); check the file") from error
+    absent = [column for column in required if column not in table.texts]
+    if absent:
+        raise DataError(f"{path} has no column {absent[0]!r}; name one column so, in the first line")
+    if len(table.texts[required[0]]) == 0:
+        raise DataError(f"{path} has no rows below its first line; fill the table")
     return table
 
 
-def _read_csv(path: Path, texts: Sequence[str]) -> Table:
+def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
+    """A comma, a semicolon or a tab between cells, with or without a byte order mark."""
+    csv.field_size_limit(LARGEST_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        delimiter = max(DELIMITERS, key=first.count)
-        lines = _filled(csv.reader(file, delimiter=delimiter))
-        header = next(lines, None)
-        if header is None:
-            raise DataError(f"{path} is empty; give a table whose first line names its columns")
-        names = [name.strip() for name in header[1]]
-        where = _text_columns(path, names, texts)
-        numbered = [k for k in range(len(names)) if k not in where]
-        cells: dict[int, list[str]] = {k: [] for k in where}
-        rows: list[NDArray[np.float64]] = []
-        for line, row in lines:
-            if len(row) != len(names):
-                raise DataError(f"line {line} of {path} has {len(row)} cells, but its header names {len(names)}; correct it")
-            for k in where:
-                cells[k].append(row[k].strip())
-            try:
-                rows.append(np.array([float(row[k]) for k in numbered]))
-            except ValueError:
-                bad = next(k for k in numbered if not _is_number(row[k]))
+        line = 1
+        try:
+            head = file.read(LARGEST_CELL)
+            headers = {
+                mark: next(csv.reader(io.StringIO(head, newline=""), delimiter=mark, strict=True), []) for mark in ",;\t"
+            }
+            named = {mark: [cell.strip().lower() for cell in header] for mark, header in headers.items()}
+            mark = next((m for m in named if set(required) <= set(named[m])), ",")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=mark, strict=True)
+            next(reader, None)
+            columns = [text_of_cell(cell) for cell in named[mark]]
+            if not any(column in required for column in columns):
+                shown = ", ".join(columns[:8])[:200] or "nothing"
                 raise DataError(
-                    f"line {line} of {path} holds {row[bad][:40]!r} in column {names[bad][:40]!r}, where a number is expected; "
-                    f"correct it, or leave the column out (columns of text are called {', '.join(texts)})"
-                ) from None
-    return Table(
-        {where[k]: tuple(column) for k, column in cells.items()},
-        np.array(rows).reshape(len(rows), len(numbered)),
-        tuple(names[k] for k in numbered),
-    )
+                    f"{path} has no column {required[0]!r} in its first line (found {_shown(shown)}); name one column so"
+                )
+            twice = next((column for column in texts if columns.count(column) > 1), None)
+            if twice:
+                raise DataError(f"{path} has two columns {twice!r}; remove one")
+            kept = {column: columns.index(column) for column in texts if column in columns}
+            numeric = [k for k in range(len(columns)) if k not in kept.values()]
+            found: dict[str, list[str]] = {column: [] for column in kept}
+            parts: list[NDArray[Any]] = []
+            waiting: list[list[str]] = []
+            for cells in reader:
+                line = reader.line_num
+                if not cells:
+                    continue
+                if len(cells) != len(columns):
+                    raise DataError(
+                        f"line {line} of {path} has {len(cells)} cells where the first line has {len(columns)}; put text with "
+                        "a comma or a line break in it into double quotes"
+                    )
+                for column, k in kept.items():
+                    found[column].append(text_of_cell(cells[k]))
+                waiting.append([cells[k] for k in numeric])
+                if len(waiting) == ROWS_AT_ONCE:
+                    parts.append(_floats(waiting, path, line, [columns[k] for k in numeric], dtype))
+                    waiting = []
+            parts.append(_floats(waiting, path, line, [columns[k] for k in numeric], dtype))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text; save it as 'CSV UTF-8' (byte {error.start} cannot be read)") from error
+        except csv.Error as error:
+            raise DataError(f"{path} is not a CSV table after line {line} ({_shown(str(error))}); save it again") from error
+    return Table(found, np.concatenate(parts))
 
 
-def _filled(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of every line that is not blank."""
-    for row in reader:
-        if any(cell.strip() for cell in row):
-            yield reader.line_num, row
+def _first_line(head: str, mark: str) -> list[str]:
+    return next(csv.reader(io.StringIO(head, newline=""), delimiter=mark, strict=True), [])
 
 
-def _read_parquet(path: Path, texts: Sequence[str]) -> Table:
+def _floats(rows: list[list[str]], path: Path, last_line: int, columns: Sequence[str], dtype: DTypeLike) -> NDArray[Any]:
+    if not rows or not columns:
+        return np.empty((len(rows), len(columns)), dtype)
     try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingDependency(f"reading {path} needs the package 'pyarrow'; run: pip install 'unseen[bench]'") from error
-    import pyarrow
-
-    if not path.exists():
-        raise FileNotFoundError(path)
-    try:
-        table = parquet.ParquetFile(path).read()  # not read_table: it would add columns from the names of folders
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged or is not parquet ({' '.join(str(error).split())[:200]}); write it anew") from error
-    names = [str(name).strip() for name in table.column_names]
-    where = _text_columns(path, names, texts)
-    cells: dict[str, tuple[str, ...]] = {}
-    columns: list[NDArray[Any]] = []
-    number_names: list[str] = []
-    for k, name in enumerate(names):
-        column = table.column(k)
-        if k in where:
-            if column.null_count and where[k] == texts[0]:
-                raise DataError(f"column {name!r} of {path} has {column.null_count} empty cells; fill them or drop the rows")
-            cells[where[k]] = tuple("" if value is None else str(value).strip() for value in column.to_pylist())
-            continue
-        numbers = _numbers(path, name, column, pyarrow)
-        columns.append(numbers)
-        number_names += [name] if numbers.shape[1] == 1 else [f"{name}{position}" for position in range(numbers.shape[1])]
-    short = all(column.dtype.itemsize <= 4 and column.dtype.kind == "f" for column in columns)
-    numbers = np.concatenate(columns, axis=1) if columns else np.empty((table.num_rows, 0))
-    return Table(cells, numbers.astype(np.float32 if short and columns else np.float64, copy=False), tuple(number_names))
-
-
-def _numbers(path: Path, name: str, column: Any, pyarrow: Any) -> NDArray[Any]:
-    """(n, 1) of a column of numbers, (n, k) of one that holds lists of k."""
-    kind, refusal = column.type, None
-    width = 1
-    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
-        lengths = set(pyarrow.compute.list_value_length(column).to_pylist()) if len(column) else {0}
-        if len(lengths) != 1 or None in lengths:
-            refusal = "lists of several lengths"
-        else:
-            width = next(iter(lengths))
-            column, kind = pyarrow.compute.list_flatten(column), kind.value_type
-    if refusal is None and not (pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)):
-        refusal = f"{str(kind)[:40]} values"
-    if refusal is None and column.null_count:
-        refusal = f"{column.null_count} empty cells"
-    if refusal is not None:
-        raise DataError(
-            f"column {name[:40]!r} of {path} holds {refusal}, where numbers are expected; correct it or leave it out"
+        numbers = np.array(rows, dtype=np.float64)
+    except ValueError as error:
+        row, k = next((r, k) for r, cells in enumerate(rows) for k, cell in enumerate(cells) if not _is_number(cell))
+        cell = rows[row][k]
+        hint = (
+            "write a point, not a comma, before the fraction" if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell) else "write a number"
         )
-    values: NDArray[Any] = column.to_numpy()
-    return values.reshape(-1, width)
+        near = f"in the {len(rows) - row}. line before line {last_line + 1}" if row < len(rows) - 1 else f"in line {last_line}"
+        said = "is empty" if not cell.strip() else f"is {cell[:40]!r}"
+        raise DataError(f"column {columns[k][:40]!r} of {path} {said} {near}, where a number is expected; {hint}") from error
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and the validator names its row
+        return numbers.astype(dtype)
 
 
-def _text_columns(path: Path, names: Sequence[str], texts: Sequence[str]) -> dict[int, str]:
-    """Position → lower-case name of the columns of text; DataError where a name stands twice or the first one is not there."""
-    lowered = [name.casefold() for name in names]
-    for position, name in enumerate(lowered):
-        if not name or name in lowered[:position]:
-            what = f"two columns {names[position][:40]!r}" if name else f"no name for column {position + 1}"
-            raise DataError(f"{path} has {what} in its first line; give every column a name of its own")
-    if texts[0] not in lowered:
-        shown = ", ".join(names)[:100]
-        raise DataError(f"{path} has no column '{texts[0]}' in its first line, but {shown!r}; name the columns there")
-    return {position: name for position, name in enumerate(lowered) if name in texts}
-
-
-def _is_number(text: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
-        float(text)
+        np.array([cell], dtype=np.float64)
     except ValueError:
         return False
     return True
+
+
+def _read_parquet(path: Path, texts: Sequence[str], dtype: DTypeLike) -> Table:
+    pa, pq = _pyarrow(path)
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            names = file.schema_arrow.names
+            kept = [name for name in texts if name in names]
+            numeric = [name for name in names if name not in texts]
+            found: dict[str, list[str]] = {column: [] for column in kept}
+            parts: list[NDArray[Any]] = []
+            most = max(2**30, MOST_UNPACKED * path.stat().st_size)
+            size = 0
+            for batch in file.iter_batches(batch_size=4096):
+                for column in kept:
+                    values = batch.column(column).to_pylist()
+                    if any(not isinstance(value, str | int) and value is not None for value in values):
+                        raise DataError(f"column {column!r} of {path} holds something else than text; store strings")
+                    found[column] += ["" if value is None else str(value) for value in values]
+                parts.append(_matrix(batch, numeric, path, dtype))
+                size += parts[-1].nbytes
+                if size > most:
+                    raise DataError(f"{path} unpacks to more than {most:,} bytes, which features do not do; write it anew")
+            numbers = np.concatenate(parts) if parts else np.empty((0, 0), dtype)
+            if len({part.shape[1] for part in parts}) > 1:
+                raise ValueError("its lists have different lengths")
+    except (pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
+        raise DataError(f"{path} is damaged or is not parquet ({_shown(str(error))[:150]}); write it anew") from error
+    return Table(found, numbers)
+
+
+def _matrix(batch: Any, columns: Sequence[str], path: Path, dtype: DTypeLike) -> NDArray[Any]:
+    """One column of lists, or one column a value, as (n, k)."""
+    parts = []
+    for name in columns:
+        column = batch.column(name)
+        if column.null_count:
+            raise DataError(f"column {name[:40]!r} of {path} has an empty cell where a number is expected; fill it")
+        if hasattr(column, "flatten") and hasattr(column.type, "value_type"):
+            values = column.flatten()
+            if values.null_count:
+                raise DataError(f"column {name[:40]!r} of {path} has an empty value where a number is expected; fill it")
+            if len(column) and len(values) % len(column):
+                raise DataError(f"the lists in column {name[:40]!r} of {path} have different lengths; make them one length")
+            lengths = {len(value) for value in column}
+            if len(lengths) > 1:
+                raise DataError(f"the lists in column {name[:40]!r} of {path} have different lengths; make them one length")
+            part = values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        else:
+            part = column.to_numpy(zero_copy_only=False).reshape(-1, 1)
+        if part.dtype.kind not in "buif":
+            raise DataError(f"column {name[:40]!r} of {path} holds {column.type}, where a number is expected; remove it")
+        with np.errstate(over="ignore"):
+            parts.append(part.astype(dtype))
+    return np.concatenate(parts, axis=1) if parts else np.empty((len(batch), 0), dtype)
+
+
+def _split_table(path: Path, names: tuple[str, ...]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    table = _read(path, SPLIT_TEXTS, ("split", "part"), np.float64)
+    ids = {name: i for i, name in enumerate(names)}
+    blank = [""] * len(table.texts["split"])
+    lines = zip(*(table.texts.get(column, blank) for column in SPLIT_TEXTS), strict=True)
+    members: dict[str, dict[str, list[int]]] = {}
+    for number, (split, part, row, class_name) in enumerate(lines, 2):
+        of_split = members.setdefault(split, {})
+        if part in INDEX_ARRAYS and re.fullmatch(r"\d{1,15}", row):
+            of_split.setdefault(part, []).append(int(row))
+        elif part in CLASS_ARRAYS and class_name in ids:
+            of_split.setdefault(part, []).append(ids[class_name])
+        elif part in CLASS_ARRAYS:
+            raise DataError(
+                f"entry {number - 1} of {path} names the class {class_name[:80]!r}, which the class table lacks; add it"
+            )
+        elif part in INDEX_ARRAYS:
+            raise DataError(f"entry {number - 1} of {path} names row {row[:40]!r}; give a row number that counts from 0")
+        else:
+            raise DataError(
+                f"entry {number - 1} of {path} has part {part[:40]!r}; it is one of {', '.join((*INDEX_ARRAYS, *CLASS_ARRAYS))}"
+            )
+    arrays: dict[str, NDArray[Any]] = {}
+    for position, of_split in enumerate(members.values()):
+        told = {part: of_split.get(part, []) for part in INDEX_ARRAYS}
+        told |= {part: of_split[part] for part in CLASS_ARRAYS if part in of_split}
+        arrays |= {f"split{position}.{part}": np.array(values, np.int64) for part, values in told.items()}
+    return arrays, list(members)
+
+
+def _parts(cells: list[str], path: Path) -> dict[str, NDArray[Any]]:
+    """Index arrays from a column that says of each row where it belongs; an empty cell is a row that is not used."""
+    stranger = next((row for row, cell in enumerate(cells) if cell.strip() not in (*INDEX_ARRAYS, "")), None)
+    if stranger is not None:
+        raise DataError(
+            f"row {stranger} of {path} has split {cells[stranger][:40]!r}; it is one of {', '.join(INDEX_ARRAYS)}, or empty"
+        )
+    stripped = np.array([cell.strip() for cell in cells])
+    return {part: np.flatnonzero(stripped == part).astype(np.int64) for part in INDEX_ARRAYS}
+
+
+def _npy_files(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    texts: dict[str, Any] = {}
+    for name in ("features", "labels", "embeddings", *TEXTS, *INDEX_ARRAYS, *CLASS_ARRAYS):
+        path = folder / f"{name}.npy"
+        if not path.exists():
+            continue
+        array = read_npy(path)
+        if name in TEXTS:
+            texts[name] = array.tolist()
+        else:
+            arrays[name] = array
+    return arrays, texts
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """An array of numbers or of texts, mapped; a header that claims more than the file holds is refused.
+
+    Raises DataError.
+    """
+    try:
+        stored: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")  # .npy alone, no pickle
+        if stored.dtype.kind not in "buifU":
+            raise ValueError("neither numbers nor texts")
+        return stored
+    except Exception as error:  # a damaged file makes numpy raise nearly anything
+        raise DataError(
+            f"{path} is not a .npy file of numbers or texts ({_shown(str(error))[:150]}); save it with numpy.save"
+        ) from error
+
+
+def _found(folder: Path, name: str) -> Path | None:
+    """The table of this name, parquet if both are there."""
+    return next((folder / f"{name}{suffix}" for suffix in (".parquet", ".csv") if (folder / f"{name}{suffix}").exists()), None)
+
+
+def _column(texts: list[str]) -> NDArray[Any]:
+    return np.array(texts, np.str_)
+
+
+def _dtype(dtypes: Any, key: str, default: DTypeLike, folder: Path) -> np.dtype[Any]:
+    told = dtypes.get(key) if isinstance(dtypes, dict) else None
+    if told is None:
+        return np.dtype(default)
+    if told not in ("float16", "float32", "float64"):
+        raise DataError(f"{folder / ABOUT} says that {key} are {str(told)[:40]!r}; it is one of float16, float32, float64")
+    return np.dtype(told)
+
+
+def _is_parquet(suffix: str) -> bool:
+    if suffix == ".parquet":
+        _pyarrow(Path("parquet"))
+    return suffix == ".parquet"
+
+
+def _pyarrow(path: Path) -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingDependency(f"{path} needs pyarrow; install it with: pip install 'unseen[bench]'") from error
+    return pa, pq
+
+
+def _shown(text: str) -> str:
+    """Text out of a file, fit for a sentence in a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

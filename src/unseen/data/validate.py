@@ -35,6 +35,7 @@ def validate(dataset: Dataset) -> Dataset:
         _check_name("a split", split.name)
         _check_split(dataset, split)
     _check_finite(dataset)
+    _check_paths(dataset)
     _check_pictures(dataset)
     return dataset
 
@@ -249,6 +250,14 @@ def _check_finite(dataset: Dataset) -> None:
             raise DataError(
                 f"features hold {value} in row {start + row}, column {column}; extract that row again or leave it out"
             )
+
+
+def _check_paths(dataset: Dataset) -> None:
+    if dataset.paths and len(dataset.paths) != len(dataset.labels):
+        raise DataError(f"there are {len(dataset.labels)} rows but {len(dataset.paths)} paths; give one a row or none at all")
+    for row, path in enumerate(dataset.paths):
+        if "\0" in path or any("\ud800" <= letter <= "\udfff" and not "\udc80" <= letter <= "\udcff" for letter in path):
+            raise DataError(f"the path of row {row} is {path[:40]!r}, which no file can have; correct it")
 
 
 def _check_pictures(dataset: Dataset) -> None:

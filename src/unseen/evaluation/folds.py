@@ -112,11 +112,17 @@ def deal(
         taken, left = _take(waiting, wanted, most=len(classes) - 2)
         waiting = [*left, *taken]
         unseen = np.sort(np.concatenate(taken)) if taken else np.array([], np.int64)
-        seen_rows: list[int] = []
-        for class_id in np.setdiff1d(classes, unseen):
-            rows = generator.permutation(np.flatnonzero(labels == class_id))
-            seen_rows.extend(rows[: max(1, int(share * len(rows))) if len(rows) > 1 and share > 0 else 0])
-        yield Deal(unseen, np.flatnonzero(np.isin(labels, unseen)), np.sort(np.array(seen_rows, np.int64)))
+        seen_rows = stratified_rows(labels, np.setdiff1d(classes, unseen), generator, share)
+        yield Deal(unseen, np.flatnonzero(np.isin(labels, unseen)), seen_rows)
+
+
+def stratified_rows(labels: Ids, classes: Ids, generator: np.random.Generator, share: float) -> Ids:
+    """Sorted rows drawn from each of the classes: one at least, unless it has no other row or the share is 0."""
+    drawn: list[int] = []
+    for class_id in classes:
+        rows = generator.permutation(np.flatnonzero(labels == class_id))
+        drawn.extend(rows[: max(1, int(share * len(rows))) if len(rows) > 1 and share > 0 else 0])
+    return np.sort(np.array(drawn, np.int64))
 
 
 def _take(groups: list[Ids], wanted: int, most: int) -> tuple[list[Ids], list[Ids]]:

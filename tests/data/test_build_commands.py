@@ -1,0 +1,142 @@
+"""`unseen data build` and `unseen data check`, as typed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unseen import cli
+from unseen.data import ClassTable, Dataset
+from unseen.data.class_file import Classes, save_classes
+from unseen.data.collection import Collection, save_collection
+
+
+def typed(*words: object) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    out, err, code = StringIO(), StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["unseen", *map(str, words)])
+        patch.setattr(warnings, "showwarning", warnings.showwarning)
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """FEATURES and EMBEDDINGS of twelve classes whose features follow from the embeddings; 'kiwi' has no row."""
+    names = [*(f"[red]fruit {letter}[/]" for letter in "abcdefghijkl"), "kiwi"]  # markup to whoever prints it carelessly
+    generator = np.random.default_rng(0)
+    embeddings = generator.normal(size=(13, 5))
+    labels = np.repeat(np.arange(12), 10)
+    features = (embeddings @ generator.normal(size=(5, 30)))[labels] + 0.8 * generator.normal(size=(120, 30))
+    paths = tuple(f"{label}/{row}.jpg" for row, label in enumerate(labels))
+    texts = ("something to eat",) * 13
+    collection = Collection(features.astype(np.float32), tuple(names[i] for i in labels), paths, "an encoder")
+    save_collection(collection, tmp_path / "FEATURES")
+    save_classes(Classes(ClassTable(tuple(names), embeddings, texts), "sentences"), tmp_path / "EMBEDDINGS")
+    return tmp_path
+
+
+def build(made: Path, *words: object) -> tuple[int, str, str]:
+    return typed(
+        "data", "build", "--features", made / "FEATURES", "--classes", made / "EMBEDDINGS", "--out", made / "fruit", *words
+    )
+
+
+def test_build_then_check(made: Path) -> None:
+    code, out, err = build(made, "--source", "a market", "--licence", "CC0")
+    assert code == 0, err
+    assert err.replace("\n", " ").startswith("note: 1 classes have no row of features: 'kiwi'; they are unseen in every split")
+    lines = out.splitlines()
+    assert lines[0] == "fruit: 120 rows of 30 features (float32), 13 classes with embeddings of length 5 and descriptions"
+    assert lines[5] == "split random0: 10 seen and 3 unseen classes; 80 rows train, 20 test seen and 20 unseen classes"
+    assert lines[-1] == f"data set: {made / 'fruit'}"
+    data = Dataset.load(made / "fruit")
+    assert data.provenance.source == "a market"
+    code, out, err = typed("data", "check", made / "fruit", "--permutations", "19", "--threshold", "0.999")
+    assert code == 0, err
+    assert "your descriptions carry signal: " in out
+    assert "(p = 0.05, 19 permutations" in out
+    assert "  [red]fruit " in out  # as it is called, not in red
+    assert "  * 1 unseen classes have no test row" in out
+
+
+def test_as_json(made: Path) -> None:
+    code, out, err = build(made, "--split", "rollout", "--unseen", "6", "--stages", "2", "--json", "--seed", "3")
+    assert code == 0, err
+    built = json.loads(out)
+    assert [(s["name"], s["seen"], s["unseen"]) for s in built["splits"]] == [("rollout0", 6, 4), ("rollout1", 6, 7)]
+    assert len(built["notes"]) == 1
+    code, out, err = typed("data", "check", made / "fruit", "--split", "rollout1", "--permutations", "0", "--json")
+    assert code == 0, err
+    checked = json.loads(out)
+    assert [s["name"] for s in checked["splits"]] == ["rollout1"]
+    assert len(checked["closest_seen"]) == 7
+    assert checked["duplicates"]["exact"] == 0
+
+
+def test_the_same_command_writes_the_same_bytes(made: Path) -> None:
+    written = []
+    for _ in range(2):
+        assert build(made, "--split", "random", "--draws", "3", "--unseen", "25%")[0] == 0
+        written.append({entry.name: entry.read_bytes() for entry in sorted((made / "fruit").iterdir())})
+    assert written[0] == written[1]
+
+
+def test_tables_instead_of_folders_and_named_classes(made: Path) -> None:
+    (made / "features.csv").write_text("label,x,y\n" + "".join(f"c{i % 6},{i},{i * i % 7}\n" for i in range(36)))
+    (made / "classes.csv").write_text("name,group,p,q\n" + "".join(f"c{i},g{i // 2},{i},{i * i}\n" for i in range(1, 6)))
+    words = ("data", "build", "--features", made / "features.csv", "--classes", made / "classes.csv", "--out", made / "t")
+    code, out, err = typed(*words, "--split", "list", "--unseen", "c1,c2")
+    assert (code, out) == (1, "")
+    assert err == (
+        "error: 6 rows have one of 1 labels that no class is named: 'c0'; describe these classes too, or leave their rows "
+        "out with --drop-unknown\n"
+    )
+    assert not (made / "t").exists()
+    code, out, err = typed(*words, "--split", "list", "--unseen", "c1,c2", "--drop-unknown", "--name", "own", "--json")
+    assert code == 0, err
+    assert json.loads(out)["name"] == "own"
+    assert json.loads(out)["splits"][0]["unseen"] == 2
+    code, out, err = typed(*words, "--split", "groups", "--drop-unknown", "--json", "--unseen", "2")
+    assert code == 0, err
+    (split,) = json.loads(out)["splits"]
+    assert split["by_group"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("--split", "odd"), 2, "no kind of split 'odd'"),
+        (("--unseen", "kiwi"), 2, "neither a share such as 20% nor a number of classes"),
+        (("--split", "list"), 2, "no class is named"),
+        (("--split", "groups"), 1, "the classes have no groups"),
+        (("--split", "list", "--unseen", "plum"), 1, "unseen class 'plum' is not among the 13 classes"),
+        (("--name", "a\nb"), 1, "a data set named"),
+    ],
+)
+def test_refusals_are_one_sentence_and_write_nothing(made: Path, words: tuple[str, ...], code: int, sentence: str) -> None:
+    got, out, err = build(made, *words)
+    assert (got, out, err.count("\n")) == (code, "", 1)
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert not (made / "fruit").exists()
+
+
+def test_nothing_of_others_is_replaced(made: Path) -> None:
+    (made / "fruit").mkdir()
+    (made / "fruit/thesis.tex").write_text("mine")
+    code, _, err = build(made)
+    assert code == 1
+    assert "is not a data set of ours" in err
+    assert (made / "fruit/thesis.tex").read_text() == "mine"

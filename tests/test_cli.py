@@ -495,10 +495,53 @@ def test_data_info_tells_sizes_splits_and_where_it_comes_from(toy_folder: Path, 
     assert (info["classes"], info["embedding_length"]) == (11, 4)
     assert info["features_hash"] == toy.features_fingerprint
     first = {"name": "first", "seen": 8, "unseen": 3, "train": 72, "test_seen": 24, "test_unseen": 36}
+    known = info["splits"][0].pop("known")
     assert info["splits"][0] == first | {"hash": toy.split("first").fingerprint}
+    assert known.startswith("differs from every known split, as none has 132 rows")
     said = unseen("data", "info", toy_folder).out
+    assert "splits first, second: differs from every known split, as none has 132 rows" in said
     assert "toy: 132 rows of length 6, 11 classes with embeddings of length 4" in said
     assert "feature extractor: none" in said
+
+
+def test_data_convert_says_what_it_found_and_wrote_and_what_was_lost(toy_folder: Path, toy: Dataset, tmp_path: Path) -> None:
+    said = unseen("data", "convert", toy_folder, tmp_path / "toy.npz")
+    assert said.code == 0, said.err
+    assert said.out == (
+        f"found a folder in unseen's own format: 132 rows, 11 classes, 2 splits\nwrote {tmp_path / 'toy.npz'}, one file\n"
+    )
+    assert said.err == ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        told = unseen(
+            "data", "convert", tmp_path / "toy.npz", tmp_path / "mat", "--to", "xlsa17", "--split", "second", "--json"
+        )
+        several = unseen("data", "convert", toy_folder, tmp_path / "two", "--to", "xlsa17")
+    assert told.json["found"] == "a data set in one .npz file"
+    assert told.err == (
+        "note: the xlsa17 layout has no place for the source of data and embeddings and the name of the split; "
+        "they were left out\n"
+    )
+    back = unseen("data", "info", tmp_path / "mat", "--json").json
+    assert back["splits"][0]["hash"] == toy.split("second").fingerprint
+    assert back["features_hash"] == toy.features_fingerprint
+    assert "first_splits.mat, second_splits.mat (one file a split" in several.out
+
+
+def test_data_convert_refuses_in_one_sentence(toy_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_text("precious")
+    assert "exists; choose another name" in unseen_refused(toy_folder, tmp_path / "x.npz", 1)
+    assert "no format 'zip'" in unseen_refused(toy_folder, tmp_path / "y", 2, "--to", "zip")
+    assert "has no split 'third'" in unseen_refused(toy_folder, tmp_path / "y", 2, "--split", "third")
+    assert "is damaged or is not an .npz file" in unseen_refused(tmp_path / "x.npz", tmp_path / "y", 1)
+    assert (tmp_path / "x.npz").read_text() == "precious"
+    assert not (tmp_path / "y").exists()
+
+
+def unseen_refused(source: Path, target: Path, code: int, *options: str) -> str:
+    """The one sentence; what was found may be said before."""
+    said = unseen("data", "convert", source, target, *options)
+    return replace(said, out="" if said.out.startswith("found ") or not said.out else said.out).refused(code)
 
 
 def test_methods_is_an_array() -> None:

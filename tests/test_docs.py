@@ -7,12 +7,13 @@ import json
 import re
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from unseen import cli
+from unseen import cli, open_dataset
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,3 +84,49 @@ def test_the_code_of_a_page_prints_what_the_page_shows(page: str, capsys: pytest
         else:
             assert capsys.readouterr().out == block
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("page", ["how-to/build-and-check.md"])
+def test_the_code_and_the_commands_of_a_page_print_what_the_page_shows(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python and commands from top to bottom; a block of text is what was printed since the one before, notes left out."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / page).read_text()
+    known: dict[str, object] = {}
+    for kind, block in re.findall(r"^```(python|console|text)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        if kind == "python":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exec(compile(block, f"docs/{page}", "exec"), known)
+        elif kind == "text":
+            assert capsys.readouterr().out == block
+        for line in block.splitlines() if kind == "console" else ():
+            monkeypatch.setattr(sys, "argv", shlex.split(line))
+            monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets it; this puts it back
+            cli.main()
+    assert capsys.readouterr().out == ""
+
+
+def test_the_page_on_formats_prints_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its commands, its Python and its two tables."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "how-to" / "formats.md").read_text()
+    blocks = re.findall(r"^```(console|python|text)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert [kind for kind, _ in blocks] == ["console", "text", "python", "text", "text"]
+    for line in blocks[0][1].splitlines():
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets it; this puts it back
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cli.main()
+    assert capsys.readouterr().out == blocks[1][1]
+    exec(compile(blocks[2][1], "docs/how-to/formats.md", "exec"), {})
+    assert capsys.readouterr().out == blocks[3][1]
+    (tmp_path / "tables").mkdir()
+    names, _, *lines = blocks[4][1].splitlines()
+    for k, name in enumerate(names.split()):
+        (tmp_path / "tables" / name).write_text("\n".join(line.split()[k] for line in lines))
+    assert [data.classes.names[i] for data in [open_dataset("tables")] for i in data.split().unseen] == ["cat"]

@@ -2,8 +2,8 @@
 
     python examples/own_images/pictures.py FOLDER
 
-writes FOLDER/pictures/<class>/<number>.png, FOLDER/classes.csv (name, description, group), FOLDER/unseen.txt, the classes that no
-picture is to be trained on, and FOLDER/new.png, a picture of one of these. The makers and their licences stand in NOTICE.
+writes FOLDER/pictures/<class>/<number>.png, FOLDER/classes.csv (name, description, group), FOLDER/unseen.txt, the classes of
+which no picture is to be trained on, and FOLDER/new.png, a picture of one of these. The makers and their licences stand in NOTICE.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
 app.add_typer(data_app, name="data")
 messages = Console(stderr=True)
 
-DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A built-in name (emoji) or a folder.")]
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A built-in name (emoji), a folder or a file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")]
 Threads = Annotated[int, typer.Option(help="Of each run; results depend on it in the last bits.")]

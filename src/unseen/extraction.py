@@ -36,7 +36,7 @@ from unseen.encoders.images import shown
 from unseen.encoders.text import one_thread
 from unseen.errors import DataError, RunError, SettingsError
 from unseen.runs import locked
-from unseen.storage import FORMULA, csv_text, read_arrays, read_json, write_arrays, write_atomically, write_json
+from unseen.storage import csv_text, read_arrays, read_json, text_of_cell, write_arrays, write_atomically, write_json
 
 if TYPE_CHECKING:
     from unseen.experiments.engines import Call, Engine
@@ -487,7 +487,7 @@ def _read_problems(out: Path) -> tuple[Problem, ...]:
     try:
         text = (out / "skipped.csv").read_bytes().decode(errors="surrogateescape")
         lines = list(csv.reader(io.StringIO(text, newline="")))[1:]
-        return tuple(Problem(*(cell[1:] if FORMULA.match(cell) else cell for cell in line)) for line in lines)
+        return tuple(Problem(*map(text_of_cell, line)) for line in lines)
     except (OSError, csv.Error, TypeError) as error:
         raise DataError(f"{out / 'skipped.csv'} is missing or damaged ({error}); encode the pictures again") from error
 

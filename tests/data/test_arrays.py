@@ -62,6 +62,23 @@ def test_classes_in_every_way(tmp_path: Path) -> None:
     assert Dataset.from_arrays(FEATURES, LABELS, tmp_path / "made").provenance.embedding_source == "an encoder"
 
 
+def test_descriptions_are_embedded_by_the_packaged_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unseen.encoders.text import TextEncoder
+
+    asked: list[str] = []
+
+    def encode(self: TextEncoder, texts: list[str]) -> np.ndarray:
+        asked.extend(texts)
+        return EMBEDDINGS.astype(np.float32)
+
+    monkeypatch.setattr(TextEncoder, "encode", encode)
+    texts = {"ant": "small", "bee": " ", "cat": "soft", "dog": "loud", "elk": "large"}
+    data = Dataset.from_arrays(FEATURES, LABELS, texts)
+    assert asked == ["ant. small", "bee", "cat. soft", "dog. loud", "elk. large"]
+    assert data.classes.descriptions == tuple(texts.values())
+    assert data.provenance.embedding_source.startswith("all-MiniLM-L6-v2")
+
+
 def test_pandas_rows_have_to_belong_together() -> None:
     x = pd.DataFrame(FEATURES, index=np.arange(100, 120)).assign(count=1)
     y = pd.Series(np.array(NAMES)[LABELS], index=np.arange(100, 120))
@@ -144,7 +161,6 @@ def test_a_folder_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert data.labels.tolist() == np.repeat(np.arange(5), 3).tolist()
     np.testing.assert_allclose(data.features[3], [40, 0, 0], atol=2)
     assert data.provenance.feature_extractor == ImageEncoder.description
-    for folder, sentence in (("none", "cannot be opened"), ("zoo/ant", None), ("zoo/ant/deep", "no picture in a sub-folder")):
-        if sentence:
-            with pytest.raises(DataError, match=sentence):
-                Dataset.from_folder(tmp_path / folder, TABLE)
+    for folder, sentence in (("none", "cannot be opened"), ("zoo/ant/deep", "no picture in a sub-folder")):
+        with pytest.raises(DataError, match=sentence):
+            Dataset.from_folder(tmp_path / folder, TABLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,15 @@ def test_the_same_input_gives_the_same_bits_and_survives_saving(tmp_path: Path) 
     assert list(read.splits) == ["rollout0", "rollout1", "rollout2"]
 
 
-def test_paths_that_cannot_be_are_refused(tiny: Dataset, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_what_no_file_can_hold_is_refused() -> None:
+    with pytest.raises(DataError, match=r"the source is not text in Unicode \('a\\udcff'\)"):
+        build_dataset(collection(), classes(*"abcdefgh"), source="a\udcff")
+    table = ClassTable(tuple("abcdefgh"), np.eye(8), ("\ud800",) * 8)
+    with pytest.raises(DataError, match="the description of class 'a' is not text"):
+        build_dataset(collection(), Classes(table, "x"))
 
+
+def test_paths_that_cannot_be_are_refused(tiny: Dataset, tmp_path: Path) -> None:
     for paths, sentence in (
         (("a",), "12 rows but 1 paths"),
         (("a\0b",) * 12, "path of row 0"),

@@ -59,7 +59,7 @@ def test_build_then_check(made: Path) -> None:
     assert err.replace("\n", " ").startswith("note: 1 classes have no row of features: 'kiwi'; they are unseen in every split")
     lines = out.splitlines()
     assert lines[0] == "fruit: 120 rows of 30 features (float32), 13 classes with embeddings of length 5 and descriptions"
-    assert lines[5] == "split random0: 10 seen and 3 unseen classes; 80 rows train, 20 test seen and 20 unseen classes"
+    assert lines[5] == "split random0: 10 seen and 3 unseen classes; 80 rows train, 20 test seen classes and 20 unseen ones"
     assert lines[-1] == f"data set: {made / 'fruit'}"
     data = Dataset.load(made / "fruit")
     assert data.provenance.source == "a market"

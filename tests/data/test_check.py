@@ -83,6 +83,14 @@ def test_every_fault_is_told_with_what_to_do(tiny_world: World, tmp_path: Path) 
     assert facts["in_backbone"]["names"] == [{"unseen": first, "label": first.upper()}]
 
 
+def test_nothing_to_test_is_no_reason_to_stop(tiny: Dataset) -> None:
+    split = Split.from_rows("s", tiny.labels, np.arange(6), np.array([], np.int64), np.array([], np.int64), np.array([2, 3]))
+    report = check_dataset(replace(tiny, splits={"s": split}), permutations=0)
+    assert report.duplicates.tested == 0
+    assert [entry.by_features for entry in report.neighbours] == [(), ()]
+    assert "2 unseen classes have no test row" in report.findings[-1]
+
+
 def test_where_all_rows_are_alike_likeness_is_said_to_tell_nothing(tiny_world: World) -> None:
     report = check_dataset(tiny_world(noise=0.01), permutations=0)
     (finding,) = report.findings
@@ -135,6 +143,11 @@ def test_settings_that_cannot_work(tiny: Dataset) -> None:
         check_dataset(tiny, "x")
 
 
+def test_a_terminal_is_told_nothing_but_text(tiny: Dataset) -> None:
+    coloured = replace(tiny, provenance=Provenance(source="a\x1b[31m\nname: 3 rows"))
+    assert "source: a [31m name: 3 rows" in str(coloured.describe()).splitlines()
+
+
 def test_describe_counts_and_reads_no_feature(tiny: Dataset) -> None:
     described = replace(tiny, features=np.full((12, 5), np.nan, np.float16)).describe()
     (split,) = described.splits
@@ -148,7 +161,7 @@ def test_describe_counts_and_reads_no_feature(tiny: Dataset) -> None:
         "feature extractor: none",
         "embedding source: none",
         "licence: none",
-        "split only: 2 seen and 2 unseen classes, by group; 4 rows train, 2 test seen and 6 unseen classes",
+        "split only: 2 seen and 2 unseen classes, by group; 4 rows train, 2 test seen classes and 6 unseen ones",
         "  a seen class has 2 to 2 training rows, 2 in the middle",
         "  2 seen classes with fewer than 5 training rows: ant, bee",
     ]

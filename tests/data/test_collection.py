@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 
 from unseen.data.collection import Collection, load_collection, save_collection
 from unseen.errors import DataError
+from unseen.storage import csv_text
 
 HOSTILE = Collection(
     features=np.array([[1, 2], [3, 4], [5, 6], [7, 8]], np.float16),
@@ -49,10 +51,21 @@ def test_without_paths_and_over_an_older_one(tmp_path: Path) -> None:
     assert not (tmp_path / "skipped.csv").exists()  # it was the list of another collection
 
 
+def rewrite(folder: Path, rows: bytes) -> None:
+    """Other rows, with a checksum that agrees."""
+    manifest = json.loads((folder / "features.json").read_text())
+    manifest["sha256"]["rows.csv"] = hashlib.sha256(rows).hexdigest()
+    (folder / "features.json").write_text(json.dumps(manifest))
+    (folder / "rows.csv").write_bytes(rows)
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
         (lambda f: (f / "rows.csv").write_bytes(b"path,label\na,b\n"), "rows.csv in .* checksum differs"),
+        (lambda f: rewrite(f, b""), "is damaged"),
+        (lambda f: rewrite(f, b"path,label\na\n"), "is damaged"),
+        (lambda f: rewrite(f, b"path,label\na,b\n"), "4 rows of features but 1 labels"),
         (lambda f: (f / "rows.csv").unlink(), "rows.csv cannot be read"),
         (lambda f: save_file({"features": np.ones((4, 2), np.float16)}, f / "features.safetensors"), "features in .* checksum"),
         (lambda f: save_file({"other": np.ones((4, 2))}, f / "features.safetensors"), "is damaged"),
@@ -96,6 +109,11 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path, text: str) -> None:
     assert (read.labels, read.paths) == (("cat", "dog"), ("p", ""))
     np.testing.assert_array_equal(read.features, [[1, 2], [3, -4]])
     assert read.features.dtype == np.float32
+
+
+def test_a_table_that_we_wrote_for_spreadsheets_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(csv_text(("label", "x"), [("=cat", 1.0), ("'dog", 2.0), ("-1", 3.0)]))
+    assert load_collection(tmp_path / "a.csv").labels == ("=cat", "'dog", "-1")
 
 
 def test_parquet_of_columns_and_of_lists(tmp_path: Path) -> None:

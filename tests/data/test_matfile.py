@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import struct
 import subprocess
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from scipy.io import savemat
 
-from unseen.data import matfile
+from unseen.data import Dataset, matfile
 from unseen.data.matfile import Limits, read_mat
 from unseen.data.xlsa17 import _assemble, read_xlsa17
-from unseen.errors import DataError, RunError, UnseenError
+from unseen.data.xlsa17_writer import write_xlsa17
+from unseen.errors import DataError, MissingDependency, RunError, UnseenError
 
 
 def cells(*names: str) -> np.ndarray[Any, Any]:
@@ -87,16 +90,6 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n"]
-)
-def test_version_73_is_named_and_what_to_do(tmp_path: Path, head: bytes) -> None:
-    (tmp_path / "new.mat").write_bytes(head + bytes(100))
-    said = sentence(tmp_path / "new.mat")
-    assert "MATLAB 7.3" in said
-    assert "-v7'" in said
-
-
-@pytest.mark.parametrize(
     "content", [b"<!DOCTYPE html><html>404</html>" * 9, bytes(4096), b"version https://git-lfs", b"PK\3\4" * 90]
 )
 def test_other_files_under_the_name_are_damaged_ones(tmp_path: Path, quick_reader: None, content: bytes) -> None:
@@ -124,6 +117,165 @@ def test_kinds_that_are_no_table_are_named(tmp_path: Path, quick_reader: None) -
         said = sentence(tmp_path / "m.mat")
         assert "'x' in" in said
         assert name in said
+
+
+# --- version 7.3, which is HDF5
+
+
+def write_73(path: Path, **content: Any) -> Path:
+    """As MATLAB writes it: 512 bytes of its own, arrays transposed, strings as UTF-16 behind references."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in content.items():
+            if isinstance(value, list):
+                references = []
+                for k, text in enumerate(value):
+                    codes = np.frombuffer(text.encode("utf-16-le"), "<u2")
+                    cell = file.create_dataset(f"#refs#/{name}{k}", data=codes[:, None] if text else np.zeros(2, np.uint64))
+                    cell.attrs["MATLAB_class"] = np.bytes_("char")
+                    if not text:
+                        cell.attrs["MATLAB_empty"] = np.uint8(1)
+                    references.append(cell.ref)
+                entry = file.create_dataset(name, data=np.array([references], h5py.ref_dtype), dtype=h5py.ref_dtype)
+                entry.attrs["MATLAB_class"] = np.bytes_("cell")
+            else:
+                entry = file.create_dataset(name, data=value.T)
+                entry.attrs["MATLAB_class"] = np.bytes_("double")
+    with path.open("r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4", "f8", ">f8"])
+def test_version_73_comes_back_as_stored(tmp_path: Path, quick_reader: None, dtype: str) -> None:
+    stored = np.arange(1, 13).reshape(3, 4).astype(dtype)
+    path = write_73(tmp_path / "m.mat", x=stored, names=["a b", "", "Æ ö", " 鳥🐕 "], row=np.arange(3.0)[:, None])
+    found = read_mat(path, ["x", "names", "row"], ["not there"])
+    np.testing.assert_array_equal(found["x"], stored)
+    assert found["x"].dtype == np.dtype(dtype).newbyteorder("=")
+    assert found["names"].tolist() == ["a b", "", "Æ ö", "鳥🐕"]
+    assert found["row"].shape == (3, 1)
+
+
+def test_a_benchmark_in_version_73_is_the_same_data_set(tmp_path: Path, quick_reader: None, tiny: Dataset) -> None:
+    """The two files written in version 5 and stored again in version 7.3."""
+    from scipy.io import loadmat
+
+    write_xlsa17(tiny, tmp_path / "old")
+    (tmp_path / "new").mkdir()
+    for name in ("res101.mat", "att_splits.mat"):
+        content = {key: value for key, value in loadmat(tmp_path / "old" / name).items() if key[0] != "_"}
+        texts = {k: [str(cell[0][0]) for cell in v] for k, v in content.items() if v.dtype == object}
+        write_73(tmp_path / "new" / name, **{**content, **texts})
+    old, new = read_xlsa17(tmp_path / "old"), read_xlsa17(tmp_path / "new")
+    assert new.features_fingerprint == old.features_fingerprint
+    assert new.classes.names == old.classes.names
+    assert new.split().fingerprint == old.split().fingerprint
+    np.testing.assert_array_equal(new.classes.embeddings, old.classes.embeddings)
+
+
+def _no_variable(path: Path) -> None:
+    write_73(path, y=np.eye(2))
+
+
+def _struct(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_group("x")
+
+
+def _sparse(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_group("x").attrs["MATLAB_sparse"] = 3
+
+
+def _complex(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["x"] = np.eye(2) * 1j
+
+
+def _cells_of_numbers(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["#refs#/a"] = np.eye(2)
+        file.create_dataset("x", data=np.array([[file["#refs#/a"].ref]], h5py.ref_dtype), dtype=h5py.ref_dtype)
+
+
+def _external_bytes(path: Path) -> None:
+    """A file whose features are the bytes of another file on this machine."""
+    (path.parent / "secret").write_bytes(bytes(64))
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (8, 1), "f8", external=[(str(path.parent / "secret"), 0, 64)])
+
+
+def _external_link(path: Path) -> None:
+    write_73(path.parent / "other.mat", x=np.eye(2))
+    with h5py.File(path, "w") as file:
+        file["x"] = h5py.ExternalLink(str(path.parent / "other.mat"), "/x")
+
+
+def _virtual(path: Path) -> None:
+    write_73(path.parent / "other.mat", x=np.eye(2))
+    layout = h5py.VirtualLayout((2, 2), "f8")
+    layout[:] = h5py.VirtualSource(str(path.parent / "other.mat"), "x", (2, 2))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("x", layout)
+
+
+def _declared(path: Path) -> None:
+    """Four terabytes of zeros that no byte is stored of."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (2**20, 2**19), "f8", chunks=(1024, 1024))
+
+
+def _only_the_name(path: Path) -> None:
+    path.write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(600))
+
+
+def _truncated(path: Path) -> None:
+    write_73(path, x=np.random.default_rng(0).random((99, 99)))
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+DAMAGED_73: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no such variable": (_no_variable, "lacks 'x': expected x, found y"),
+    "struct": (_struct, "'x' in .* is a struct"),
+    "sparse": (_sparse, "'x' in .* is a sparse matrix"),
+    "complex": (_complex, "'x' in .* is complex"),
+    "cells of numbers": (_cells_of_numbers, "cell array of something else than text"),
+    "bytes of another file": (_external_bytes, "a reference to another file"),
+    "link to another file": (_external_link, "a link to somewhere else"),
+    "virtual": (_virtual, "a reference to another file"),
+    "declared shape": (_declared, "is damaged"),
+    "only the name": (_only_the_name, "is damaged or is not a MATLAB file"),
+    "truncated": (_truncated, "is damaged or is not a MATLAB file"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED_73)
+def test_version_73_that_is_wrong_is_one_sentence(how: str, tmp_path: Path, quick_reader: None) -> None:
+    write, expected = DAMAGED_73[how]
+    write(tmp_path / "m.mat")
+    assert re.search(expected, sentence(tmp_path / "m.mat"))
+
+
+def test_version_73_without_h5py_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_73(tmp_path / "m.mat", x=np.eye(2))
+    done = subprocess.CompletedProcess([], 0, b'{"problem": "h5py"}')
+    monkeypatch.setattr(matfile, "_run_child", lambda job, seconds: done)
+    assert "pip install 'unseen[mat73]'" in sentence(tmp_path / "m.mat", kind=MissingDependency)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_mutants_of_version_73_give_numbers_or_our_error(seed: int, tmp_path: Path, quick_reader: None) -> None:
+    path = write_73(tmp_path / "m.mat", x=np.arange(12.0).reshape(3, 4), names=["ant", "bee"])
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(seed)
+    for _ in range(rng.integers(1, 9)):
+        data[int(rng.integers(512, len(data)))] = rng.integers(256)
+    path.write_bytes(data)
+    try:
+        found = read_mat(path, ["x", "names"], limits=Limits(seconds=5))
+    except DataError:
+        return
+    assert set(found) == {"x", "names"}
 
 
 # --- limits, and the child's death

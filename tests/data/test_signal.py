@@ -12,7 +12,7 @@ import torch
 from unseen.data import Dataset, signal
 from unseen.data.signal import _PreparedFold, permutation_test
 from unseen.errors import DataError
-from unseen.evaluation.folds import cut_folds
+from unseen.evaluation.folds import Fold, cut_folds
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.scaling import Scaler
 
@@ -33,6 +33,21 @@ def test_signal_is_found_where_it_is_and_not_where_it_is_not(tiny_world: World) 
     assert not none.carries
     assert none.p > 0.05
     assert abs(none.accuracy - none.by_chance) < 0.2
+
+
+def test_long_features_are_projected_and_tell_the_same(tiny_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = tiny_world(noise=0.1, seen=20, d=200)
+    monkeypatch.setattr(signal, "MOST_DIMENSIONS", 100)
+    shapes: list[int] = []
+    prepared = signal._PreparedFold
+
+    def watched(fold: Fold) -> signal._PreparedFold:
+        shapes.append(fold.view.features.shape[1])
+        return prepared(fold)
+
+    monkeypatch.setattr(signal, "_PreparedFold", watched)
+    assert permutation_test(world, permutations=19).carries
+    assert shapes == [100, 100, 100]
 
 
 def test_p_counts_permutations_that_do_as_well(tiny_world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from unseen import open_dataset
+from unseen.data.known_splits import recognise
 from unseen.data.xlsa17 import read_xlsa17
 from unseen.errors import DataError
 
@@ -81,6 +82,7 @@ def test_the_six_benchmarks_at_full_size(name: str, tmp_path: Path, shared_data:
     assert split.name == f"{split_file.stem}-{begins}"
     assert split.fingerprint.startswith(begins)
     assert split.fingerprint[:16] in found.provenance.source
+    assert recognise(found).startswith(f"same indices as {name} of xlsa17 split files as passed on in public repositories")
 
 
 def test_train_loc_and_val_loc_of_real_files_would_leak(shared_data: Path) -> None:

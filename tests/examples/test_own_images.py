@@ -51,7 +51,7 @@ def test_the_page_leads_from_pictures_to_a_prediction(
     assert row["T1"] > row["chance_T1"] + 0.1
     assert typed(shlex.split(predict)).splitlines() == [
         "try/new.png: deciduous tree",
-        "of the seen classes fallen leaf, of the unseen ones deciduous tree",
+        "of the seen classes hibiscus, of the unseen ones deciduous tree",
     ]
 
 

@@ -22,7 +22,16 @@ from unseen.data.dataset import Floats
 from unseen.data.npz import read_npz
 from unseen.data.spreadsheets import SUFFIXES, read_table
 from unseen.errors import DataError, RunError
-from unseen.storage import csv_text, fingerprint, read_arrays, read_json, replace_folder, text_of_cell, write_arrays, write_json
+from unseen.storage import (
+    csv_text,
+    fingerprint,
+    read_arrays,
+    read_json,
+    replace_folder,
+    stream_arrays,
+    text_of_cell,
+    write_json,
+)
 
 FORMAT = "unseen-features"
 VERSION = 1
@@ -74,7 +83,7 @@ def save_collection(collection: Collection, folder: Path) -> None:
     rows = _rows_as_bytes(collection)
 
     def fill(temporary: Path) -> None:
-        write_arrays(temporary / "features.safetensors", {"features": collection.features})
+        stream_arrays(temporary / "features.safetensors", {"features": collection.features})
         (temporary / "rows.csv").write_bytes(rows)
         write_json(
             temporary / "features.json",
@@ -164,16 +173,19 @@ def _load_folder(folder: Path) -> Collection:
         for name, checksum in checksums.items():
             if checksum != manifest["sha256"][name]:
                 raise DataError(f"{name} in {folder} is not what was written (its checksum differs); restore the files")
-        header, *lines = csv.reader(io.StringIO(rows.decode(errors="surrogateescape"), newline=""))
-        columns = dict(zip(header, zip(*([text_of_cell(cell) for cell in line] for line in lines), strict=True), strict=True))
+        lines = csv.reader(io.StringIO(rows.decode(errors="surrogateescape"), newline=""))
+        columns: dict[str, list[str]] = {name: [] for name in next(lines)}
+        for line in lines:
+            for column, cell in zip(columns.values(), line, strict=True):
+                column.append(text_of_cell(cell))
         return Collection(
             features=features,
-            labels=columns["label"],
-            paths=columns.get("path", ()),
+            labels=tuple(columns["label"]),
+            paths=tuple(columns.get("path", ())),
             provenance=str(manifest["provenance"]),
             encoder={str(key): str(value) for key, value in manifest["encoder"].items()},
         )
-    except (LookupError, TypeError, AttributeError, ValueError, csv.Error) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, StopIteration, csv.Error) as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{folder} is damaged ({cause}); restore it or encode the pictures again") from error
 

@@ -75,7 +75,7 @@ class SplitFacts:
         low, median, high = self.rows_per_seen_class
         told = [
             f"split {self.name}: {self.seen} seen and {self.unseen} unseen classes{', by group' if self.by_group else ''}; "
-            f"{self.train:,} rows train, {self.test_seen:,} test seen and {self.test_unseen:,} unseen classes",
+            f"{self.train:,} rows train, {self.test_seen:,} test seen classes and {self.test_unseen:,} unseen ones",
             f"  a seen class has {low:,} to {high:,} training rows, {median:,g} in the middle",
         ]
         for what, names in (
@@ -133,7 +133,8 @@ class Description:
             f"classes{groups} with embeddings of length {self.embedding_length:,}{texts}",
             *(f"{key.replace('_', ' ')}: {value}" for key, value in self.provenance.items() if value != "unknown"),
         ]
-        return "\n".join(told + [line for split in self.splits for line in split.lines()])
+        told += [line for split in self.splits for line in split.lines()]
+        return "\n".join("".join(letter if letter.isprintable() else " " for letter in line) for line in told)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -76,10 +76,10 @@ def _open(path: Path) -> Opened | None:
         if actions.is_split_folder(path.parent):
             return Opened(actions.read_actions(path.parent.parent, only=path.parent.name), ACTIONS)
         if path.name == xlsa17.FEATURE_FILE:
-            return Opened(xlsa17.read_xlsa17(path.parent), XLSA17)
-        return Opened(xlsa17.read_xlsa17(path.parent, splits=path.name), XLSA17)
+            return Opened(Dataset.from_xlsa17(path.parent), XLSA17)
+        return Opened(Dataset.from_xlsa17(path.parent, splits=path.name), XLSA17)
     if (path / xlsa17.FEATURE_FILE).exists():
-        return Opened(xlsa17.read_xlsa17(path), XLSA17)
+        return Opened(Dataset.from_xlsa17(path), XLSA17)
     if (path / actions.FEATURE_FILE).exists() or any(path.glob(f"split_*/{xlsa17.SPLIT_FILE}")):
         return Opened(actions.read_actions(path), ACTIONS)
     if actions.is_split_folder(path):
@@ -90,7 +90,7 @@ def _open(path: Path) -> Opened | None:
         if (path / f"{tables.FEATURES}{suffix}").exists():
             return Opened(tables.read_tables(path, suffix), _tables(suffix))
     if xlsa17.find_split_files(path):
-        return Opened(xlsa17.read_xlsa17(path), XLSA17)
+        return Opened(Dataset.from_xlsa17(path), XLSA17)
     return None
 
 

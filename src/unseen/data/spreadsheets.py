@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from unseen.data.dataset import Floats
 from unseen.errors import DataError, MissingDependency
+from unseen.storage import text_of_cell
 
 DELIMITERS = ",;\t"
 """Parts between the cells of a CSV: the one that its first line has most of."""
@@ -39,6 +40,8 @@ class Table:
 
 def read_table(path: Path, texts: Sequence[str]) -> Table:
     """Read a CSV (UTF-8; commas, semicolons or tabs) or a parquet file.
+
+    In a CSV, text that would begin as a formula does without the quote that keeps a spreadsheet from running it.
 
     Args:
         path: which of the two is told by its ending.
@@ -81,7 +84,7 @@ def _read_csv(path: Path, texts: Sequence[str]) -> Table:
             if len(row) != len(names):
                 raise DataError(f"line {line} of {path} has {len(row)} cells, but its header names {len(names)}; correct it")
             for k in where:
-                cells[k].append(row[k].strip())
+                cells[k].append(text_of_cell(row[k].strip()))
             try:
                 rows.append(np.array([float(row[k]) for k in numbered]))
             except ValueError:

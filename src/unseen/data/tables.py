@@ -21,6 +21,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,8 @@ TEXT_COLUMNS = {"descriptions": "description", "groups": "group"}
 
 def _read(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
     try:
-        table = _read_parquet(path, texts, dtype) if path.suffix == ".parquet" else _read_csv(path, texts, required, dtype)
+        read = _read_parquet if path.suffix == ".parquet" else _read_csv
+        table = read(path, texts, required, dtype)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the table there") from error
     except OSError as error:
@@ -205,15 +207,11 @@ def _read(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTyp
 
 def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
     """A comma, a semicolon or a tab between cells, with or without a byte order mark."""
-    csv.field_size_limit(LARGEST_CELL)
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with _long_cells(), path.open(encoding="utf-8-sig", newline="") as file:
         line = 1
         try:
             head = file.read(LARGEST_CELL)
-            headers = {
-                mark: next(csv.reader(io.StringIO(head, newline=""), delimiter=mark, strict=True), []) for mark in ",;\t"
-            }
-            named = {mark: [cell.strip().lower() for cell in header] for mark, header in headers.items()}
+            named = {mark: [cell.strip().lower() for cell in _first_line(head, mark)] for mark in ",;\t"}
             mark = next((m for m in named if set(required) <= set(named[m])), ",")
             file.seek(0)
             reader = csv.reader(file, delimiter=mark, strict=True)
@@ -231,7 +229,7 @@ def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: 
             numeric = [k for k in range(len(columns)) if k not in kept.values()]
             found: dict[str, list[str]] = {column: [] for column in kept}
             parts: list[NDArray[Any]] = []
-            waiting: list[list[str]] = []
+            waiting: list[tuple[int, list[str]]] = []
             for cells in reader:
                 line = reader.line_num
                 if not cells:
@@ -243,11 +241,11 @@ def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: 
                     )
                 for column, k in kept.items():
                     found[column].append(text_of_cell(cells[k]))
-                waiting.append([cells[k] for k in numeric])
+                waiting.append((line, [cells[k] for k in numeric]))
                 if len(waiting) == ROWS_AT_ONCE:
-                    parts.append(_floats(waiting, path, line, [columns[k] for k in numeric], dtype))
+                    parts.append(_floats(waiting, path, [columns[k] for k in numeric], dtype))
                     waiting = []
-            parts.append(_floats(waiting, path, line, [columns[k] for k in numeric], dtype))
+            parts.append(_floats(waiting, path, [columns[k] for k in numeric], dtype))
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 text; save it as 'CSV UTF-8' (byte {error.start} cannot be read)") from error
         except csv.Error as error:
@@ -255,24 +253,35 @@ def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: 
     return Table(found, np.concatenate(parts))
 
 
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """A description may be longer than csv allows by itself; what it allows is a setting of the whole process."""
+    before = csv.field_size_limit(LARGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _first_line(head: str, mark: str) -> list[str]:
-    return next(csv.reader(io.StringIO(head, newline=""), delimiter=mark, strict=True), [])
+    """The cells of the first line if this mark stood between them; not strict, as the mark is only tried."""
+    return next(csv.reader(io.StringIO(head, newline=""), delimiter=mark), [])
 
 
-def _floats(rows: list[list[str]], path: Path, last_line: int, columns: Sequence[str], dtype: DTypeLike) -> NDArray[Any]:
+def _floats(rows: list[tuple[int, list[str]]], path: Path, columns: Sequence[str], dtype: DTypeLike) -> NDArray[Any]:
+    """The numbers of some rows, of which each comes with its line in the file."""
     if not rows or not columns:
         return np.empty((len(rows), len(columns)), dtype)
     try:
-        numbers = np.array(rows, dtype=np.float64)
+        numbers = np.array([cells for _, cells in rows], dtype=np.float64)
     except ValueError as error:
-        row, k = next((r, k) for r, cells in enumerate(rows) for k, cell in enumerate(cells) if not _is_number(cell))
-        cell = rows[row][k]
-        hint = (
-            "write a point, not a comma, before the fraction" if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell) else "write a number"
-        )
-        near = f"in the {len(rows) - row}. line before line {last_line + 1}" if row < len(rows) - 1 else f"in line {last_line}"
+        line, k, cell = next((n, k, cell) for n, cells in rows for k, cell in enumerate(cells) if not _is_number(cell))
+        comma = re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell)
+        hint = "write a point, not a comma, before the fraction" if comma else "write a number"
         said = "is empty" if not cell.strip() else f"is {cell[:40]!r}"
-        raise DataError(f"column {columns[k][:40]!r} of {path} {said} {near}, where a number is expected; {hint}") from error
+        raise DataError(
+            f"column {columns[k][:40]!r} of {path} {said} in line {line}, where a number is expected; {hint}"
+        ) from error
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and the validator names its row
         return numbers.astype(dtype)
 
@@ -285,11 +294,14 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _read_parquet(path: Path, texts: Sequence[str], dtype: DTypeLike) -> Table:
+def _read_parquet(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
     pa, pq = _pyarrow(path)
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
             names = file.schema_arrow.names
+            if required[0] not in names:
+                shown = _shown(", ".join(names[:8]))[:200] or "nothing"
+                raise DataError(f"{path} has no column {required[0]!r} (found {shown}); name one column so")
             kept = [name for name in texts if name in names]
             numeric = [name for name in names if name not in texts]
             found: dict[str, list[str]] = {column: [] for column in kept}
@@ -325,10 +337,8 @@ def _matrix(batch: Any, columns: Sequence[str], path: Path, dtype: DTypeLike) ->
             values = column.flatten()
             if values.null_count:
                 raise DataError(f"column {name[:40]!r} of {path} has an empty value where a number is expected; fill it")
-            if len(column) and len(values) % len(column):
-                raise DataError(f"the lists in column {name[:40]!r} of {path} have different lengths; make them one length")
-            lengths = {len(value) for value in column}
-            if len(lengths) > 1:
+            fixed = hasattr(column.type, "list_size")
+            if not fixed and len(set(column.value_lengths().to_pylist())) > 1:
                 raise DataError(f"the lists in column {name[:40]!r} of {path} have different lengths; make them one length")
             part = values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
         else:

@@ -24,6 +24,8 @@ def validate(dataset: Dataset) -> Dataset:
         DataError: one sentence with what is wrong, where, and what to do.
     """
     _check_name("a data set", dataset.name)
+    for what, text in vars(dataset.provenance).items():
+        _check_text(f"the {what.replace('_', ' ')}", text)
     _check_shapes(dataset)
     check_class_table(dataset.classes)
     _check_labels(dataset)
@@ -43,6 +45,12 @@ def validate(dataset: Dataset) -> Dataset:
 def comparable_name(name: str) -> str:
     """A name as a reader would compare it: Unicode NFKC, case-folded, blanks collapsed."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _check_text(what: str, text: str) -> None:
+    """Lone surrogates come from bytes that are not UTF-8 and from escapes in JSON; no file could be written with them."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"{what} is not text in Unicode ({text[:40]!a}); write it anew")
 
 
 def _check_name(what: str, name: str) -> None:
@@ -100,6 +108,8 @@ def check_class_table(table: ClassTable) -> None:
     for what, column in (("descriptions", table.descriptions), ("groups", table.groups)):
         if column and len(column) != len(table):
             raise DataError(f"there are {len(table)} classes but {len(column)} {what}; give one a class or none at all")
+        for name, text in zip(table.names, column, strict=False):
+            _check_text(f"the {what.removesuffix('s')} of class {name!r}", text)
     bad = np.flatnonzero(~_finite(table.embeddings).all(axis=1))
     if len(bad):
         raise DataError(

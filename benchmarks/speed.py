@@ -9,6 +9,7 @@ class too. Adam is unfused in all. Both forms see the same batches; runs alterna
 of the paired ratios counts, so a machine whose speed drifts does not matter. `--published` adds AWA2's full widths.
 
 Of BSeGN's final classifier the peak memory is measured too: with all represented rows held, and with a quarter of them.
+`features` has no plain form: it says how many pictures a second `unseen features` encodes here, by the clock on the wall.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import multiprocessing
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("methods", "nn", "helpers")]
 
+import numpy as np  # noqa: E402
 import test_bsegn  # noqa: E402
 import test_dfca  # noqa: E402
 import test_gsmflow  # noqa: E402
@@ -38,7 +41,9 @@ from test_critic import plain_penalty  # noqa: E402
 from test_tfvaegan import PlainTrainer, RecordedStreams, weights  # noqa: E402
 
 from unseen import represented  # noqa: E402
+from unseen.encoders.backbones import EncoderChoice  # noqa: E402
 from unseen.evaluation.protocol import versions  # noqa: E402
+from unseen.extraction import extract  # noqa: E402
 from unseen.final_classifier import classifier_rows, fit_final_classifier  # noqa: E402
 from unseen.methods import bsegn, dfca, gsmflow, sddn  # noqa: E402
 from unseen.methods.base import ClassStreams, Clock  # noqa: E402
@@ -58,7 +63,7 @@ Row = dict[str, object]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--published", action="store_true", help="AWA2's full widths too (4096 and 2048)")
-    parser.add_argument("--only", choices=tuple(MEASURED), help="measure this method alone")
+    parser.add_argument("--only", choices=tuple(MEASURED), help="measure this alone")
     arguments = parser.parse_args()
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     for name, rows in MEASURED.items():
@@ -99,19 +104,26 @@ def of_sddn(published: bool) -> Iterator[tuple[str, Row]]:
             yield f"SDDN, width {hidden}, {part}", measure_sddn(hidden, part)
 
 
+def of_features(published: bool) -> Iterator[tuple[str, Row]]:
+    yield "unseen features, JPEG 640 x 480", measure_features(400)
+
+
 MEASURED: dict[str, Callable[[bool], Iterator[tuple[str, Row]]]] = {
     "tfvaegan": of_tfvaegan,
     "gsmflow": of_gsmflow,
     "dfca": of_dfca,
     "bsegn": of_bsegn,
     "sddn": of_sddn,
+    "features": of_features,
 }
-"""Method → its rows, with what is printed of each; the argument says whether at the published widths too."""
+"""What is measured → its rows, with what is printed of each; the argument says whether at the published widths too."""
 
 
 def tell(label: str, row: Row) -> None:
     """Print a row and keep it."""
-    if "peak_bytes" in row:
+    if "pictures_per_second" in row:
+        told = f"{row['pictures_per_second']:.1f} pictures a second with {row['threads']} threads on {row['cores']} cores"
+    elif "peak_bytes" in row:
         told = ", ".join(f"{held} held {peak / 2**20:.0f} MiB" for held, peak in row["peak_bytes"].items())
     else:
         told = (
@@ -319,6 +331,37 @@ def fit_classifier(hidden: int, bound: int) -> tuple[int, float, torch.Tensor]:
     fitted = fit_final_classifier(rows, torch.arange(50), Recipe(classifier_epochs=3), 0)
     scores = fitted(method.represent(view.features[:200]))
     return peak_bytes() - before, time.process_time() - begun, scores
+
+
+def measure_features(pictures: int) -> Row:
+    """Pictures a second of the packaged network, from files on disk to the finished folder, starting the program left out."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for number in range(pictures):
+            path = folder / "pictures" / f"class {number % 4}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            blocks = rng.integers(0, 256, (60, 80, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+            Image.fromarray(blocks).save(path, quality=85)
+        threads = min(2, os.cpu_count() or 1)
+        EncoderChoice().build()  # the first one on a machine converts the network
+        begun = time.perf_counter()
+        extracted = extract(folder / "pictures", folder / "features", EncoderChoice(), threads=threads)
+        seconds = time.perf_counter() - begun
+    assert extracted.rows == pictures
+    return {
+        "what": "unseen features, efficientnet-lite0, JPEG 640 x 480",
+        "pictures": pictures,
+        "pictures_per_second": pictures / seconds,
+        "threads": threads,
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "clock": "perf_counter",
+        "command": "python benchmarks/speed.py --only features",
+        "versions": versions(),
+    }
 
 
 def peak_bytes() -> int:

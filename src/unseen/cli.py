@@ -35,11 +35,15 @@ LINE_SECONDS = 30.0
 SHOWN_TRIALS = 4
 """Of the best trials of a search, so many are printed."""
 
+SHOWN_PROBLEMS = 10
+"""Of the pictures that were left out, so many are named on the screen."""
+
 if TYPE_CHECKING:
     from unseen.evaluation.protocol import Watch
     from unseen.experiments.jobs import Job
     from unseen.experiments.study import Study
     from unseen.experiments.tune import Trial, Tuning
+    from unseen.extraction import Speed
     from unseen.training import Progress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=unseen.__doc__)
@@ -333,6 +337,67 @@ def report(
     from unseen.report.bench_assemble import write_bench_report
 
     print(f"page: {write_bench_report(folder, _command(), out, baseline)}")
+
+
+@app.command(context_settings={"allow_interspersed_args": True})
+def features(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PICTURES | merge PART...",
+            help="A folder with one sub-folder per class, or a .csv or .parquet of path and label; or shards to merge.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FEATURES", help="Folder for the features; go on there.")],
+    encoder: Annotated[
+        str, typer.Option(help="efficientnet-lite0, timm:NAME, open_clip:NAME or open_clip:NAME:TAG.")
+    ] = "efficientnet-lite0",
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="A .safetensors file instead of the hub's.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Batches at a time; no result depends on it.")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only this one of N pieces, counted from 0.")] = None,
+    engine: EngineName = "local",
+    workers: Annotated[int | None, typer.Option(help="Of a Ray cluster that is started here.")] = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn pictures into features; the same command goes on after a stop. `merge` puts shards together."""
+    from unseen.encoders.backbones import EncoderChoice
+    from unseen.encoders.images import shown as shown_path
+    from unseen.extraction import ClusterChoice, Shard, extract, merge
+
+    if engine not in ("local", "ray"):
+        raise SettingsError(f"there is no engine '{engine}'; there are local, ray")
+    if engine == "local" and (workers is not None or address is not None):
+        raise SettingsError("--workers and --address are for --engine ray; leave them out")
+    if device not in ("cpu", "cuda"):
+        raise SettingsError(f"there is no device '{device}'; there are cpu, cuda")
+    source, *parts = sources
+    if str(source) == "merge":
+        done = merge(parts, out)
+    elif parts:
+        raise SettingsError(
+            f"one folder or table of pictures is expected, and {len(sources)} are given; to merge, type merge first"
+        )
+    else:
+        choice = EncoderChoice(encoder, weights and weights.absolute(), device)
+        cluster = ClusterChoice(address, workers) if engine == "ray" else None
+        piece = Shard.parse(shard) if shard is not None else Shard()
+        try:
+            with _counting_pictures() as tell:
+                done = extract(source, out, choice, shard=piece, threads=threads, cluster=cluster, on_progress=tell)
+        except KeyboardInterrupt:
+            raise Stopped(f"stopped; what is done is kept; to go on, type: {_command()}") from None
+    if as_json:
+        skipped = [{"path": shown_path(problem.path), "problem": problem.why} for problem in done.problems]
+        print(json.dumps({"out": str(out), "rows": done.rows, "skipped": skipped}))
+        return
+    for problem in done.problems[:SHOWN_PROBLEMS]:
+        _say(f"note: {shown_path(problem.path)} {problem.why}", "yellow")
+    if (count := len(done.problems)) > SHOWN_PROBLEMS:
+        _say(f"note: and {count - SHOWN_PROBLEMS} more, in {out / 'skipped.csv'}", "yellow")
+    print(f"features: {out}{', which was there already' if done.before else ''}")
+    print(f"{done.rows} pictures" + (f"; {count} entries left out or noted, see {out / 'skipped.csv'}" if count else ""))
 
 
 @app.command()
@@ -774,6 +839,40 @@ def _watching(label: str = "") -> Iterator[Watch]:
                 _say(f"{prefix}step {progress.step} of {progress.steps}, {speed}; {losses}", "")
 
         yield Watch(None, on_phase, on_progress)
+
+
+@contextmanager
+def _counting_pictures() -> Iterator[Callable[[Speed], None]]:
+    """Progress on standard error: pictures done, pictures a second, time left."""
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        console=messages,
+        transient=True,
+        disable=not messages.is_terminal,
+    )
+    with bar:
+        line = bar.add_task("pictures", total=None, speed="")
+        last_line = time.monotonic()
+
+        def tell(speed: Speed) -> None:
+            nonlocal last_line
+            told = f"{speed.per_second:.1f} pictures/s, {_duration(speed.seconds_left)} left"
+            bar.update(line, completed=speed.done, total=speed.pictures, speed=told)
+            over = speed.done == speed.pictures
+            if not messages.is_terminal and (over or time.monotonic() - last_line >= LINE_SECONDS):
+                last_line = time.monotonic()
+                _say(f"{speed.done} of {speed.pictures} pictures, {told}", "")
+
+        yield tell
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -22,7 +22,16 @@ from unseen.data.dataset import Floats
 from unseen.data.npz import read_npz
 from unseen.data.spreadsheets import SUFFIXES, read_table
 from unseen.errors import DataError, RunError
-from unseen.storage import csv_text, fingerprint, read_arrays, read_json, replace_folder, text_of_cell, write_arrays, write_json
+from unseen.storage import (
+    csv_text,
+    fingerprint,
+    read_arrays,
+    read_json,
+    replace_folder,
+    stream_arrays,
+    text_of_cell,
+    write_json,
+)
 
 FORMAT = "unseen-features"
 VERSION = 1
@@ -74,7 +83,7 @@ def save_collection(collection: Collection, folder: Path) -> None:
     rows = _rows_as_bytes(collection)
 
     def fill(temporary: Path) -> None:
-        write_arrays(temporary / "features.safetensors", {"features": collection.features})
+        stream_arrays(temporary / "features.safetensors", {"features": collection.features})
         (temporary / "rows.csv").write_bytes(rows)
         write_json(
             temporary / "features.json",

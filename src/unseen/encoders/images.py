@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.errors import DataError, MissingDependency
+from unseen.errors import DataError, MissingDependency, UnseenError
 from unseen.storage import hash_of, write_atomically
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ RESIZED, CROPPED = 256, 224
 BATCH_NORM_EPSILON = 1e-3
 GRAPH_VERSION = 1
 """Part of the cached file's name; raise it whenever the graph changes."""
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What is taken for a picture. Pillow knows more, of which some are programs for other interpreters (EPS)."""
+LONGEST_RATIO = 100
+"""Of a picture's sides; a line of pixels, resized by its shorter side, would fill the memory."""
 
 BLOCKS = 16
 HALVING = frozenset({1, 3, 5, 11})
@@ -95,11 +101,26 @@ class ImageEncoder:
 
     def batches(self, pictures: Iterable[Image | Path | str]) -> Iterator[NDArray[np.float32]]:
         """As `encode`, batch by batch: arrays of at most `batch_size` rows."""
-        session, remaining = self._session, iter(pictures)
+        self.load()
+        remaining = iter(pictures)
         while batch := list(islice(remaining, self.batch_size)):
-            stacked = np.stack([prepared(picture) for picture in batch])
-            features: NDArray[np.float32] = session.run(None, {"pictures": stacked})[0]
-            yield features
+            yield self.pooled(np.stack([self.prepared(picture) for picture in batch]))
+
+    def load(self) -> None:
+        """Have the network ready, which the first batch would otherwise wait for.
+
+        Raises MissingDependency when the extra `images` is not installed.
+        """
+        _ = self._session
+
+    def prepared(self, picture: Image | Path | str) -> NDArray[np.float32]:
+        """See `prepared`."""
+        return prepared(picture)
+
+    def pooled(self, stacked: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features of prepared pictures: (n, 3, 224, 224) → (n, 1280). Several threads may ask at a time."""
+        features: NDArray[np.float32] = self._session.run(None, {"pictures": stacked})[0]
+        return features
 
     @cached_property
     def _session(self) -> Any:
@@ -139,22 +160,67 @@ def prepared(picture: Image | Path | str) -> NDArray[np.float32]:
 
 
 def opened_rgb(picture: Image | Path | str) -> Image:
-    """The picture in RGB: turned as its EXIF orientation says, transparent parts on white.
+    """The picture in RGB: turned as its EXIF orientation says, transparent parts on white, 16 bits cut to 8.
 
-    Raises DataError when a path is missing or is not a picture.
+    Raises DataError when a path is missing or is not a picture, or when it is one that cannot be used: of more pixels than
+    Pillow's bound, a mere line, without a known scale of brightness.
     """
-    pil, ops = _imported("PIL.Image"), _imported("PIL.ImageOps")
+    pil = _imported("PIL.Image")
     if not isinstance(picture, str | Path):
-        return _on_white(ops.exif_transpose(picture))
+        return _on_white(_in_eight_bits(_turned(picture)))
     try:
-        with pil.open(picture) as image:
-            return _on_white(ops.exif_transpose(image))
+        if not stat.S_ISREG(os.stat(picture).st_mode):
+            raise DataError(f"picture {shown(picture)} is no file; check the path")
+        pil.init()
+        with pil.open(picture, formats=[known for known in FORMATS if known in pil.OPEN]) as image:
+            longer, shorter = max(image.size), min(image.size)
+            if longer > LONGEST_RATIO * shorter:
+                raise ValueError(f"{longer} by {shorter} pixels are a line")
+            return _on_white(_in_eight_bits(_turned(image)))
     except FileNotFoundError as error:
-        raise DataError(f"picture {picture} does not exist; check the path") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, pil.DecompressionBombError) as error:
+        raise DataError(f"picture {shown(picture)} does not exist; check the path") from error
+    except UnseenError:
+        raise
+    except Exception as error:  # whatever a damaged file makes Pillow say
         raise DataError(
-            f"picture {picture} cannot be read ({type(error).__name__}: {error}); convert it anew or leave it out"
+            f"picture {shown(picture)} cannot be read ({_cause(error)}); convert it anew or leave it out"
         ) from error
+
+
+def shown(path: Path | str) -> str:
+    """A path for a sentence: on one line, whatever bytes its name has."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _cause(error: Exception) -> str:
+    """What Pillow says, without the path, which the sentence names already."""
+    name = type(error).__name__
+    if name == "UnidentifiedImageError":
+        return "it is no picture of a known kind"
+    said = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]
+    return f"{name}: {said}" if said else name
+
+
+def _turned(image: Image) -> Image:
+    try:
+        turned: Image = _imported("PIL.ImageOps").exif_transpose(image)
+    except Exception:  # damaged EXIF says nothing about the orientation; if it is the picture, converting it says so
+        return image
+    return turned
+
+
+def _in_eight_bits(image: Image) -> Image:
+    """The upper 8 of 16 bits, as Pillow itself does for colours."""
+    if image.mode == "F":
+        raise ValueError("its brightness is in decimal numbers of no known scale")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if values.size and not 0 <= values.min() <= values.max() < 2**16:
+        raise ValueError("its brightness has 32 bits, of no known scale")
+    eight: Image = _imported("PIL.Image").fromarray((values >> 8).astype(np.uint8))
+    return eight
 
 
 def _on_white(image: Image) -> Image:

@@ -1,0 +1,240 @@
+"""Which pictures there are, and of what class: a folder with one sub-folder per class, or a table of path and label.
+
+Nothing is opened here but folders and the table. What cannot be used is a problem on a list, not an end: a collection of a
+million files always has some that are none.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from unseen.encoders.images import shown
+from unseen.errors import DataError, MissingDependency
+
+LONGEST_LABEL = 1_000
+LARGEST_CELL = 100_000
+"""Characters of a cell of a CSV table."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A picture, or what should be one, that was left out, and why.
+
+    Args:
+        path: relative to the table's root, as the system has it.
+        why: a part of a sentence.
+    """
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True)
+class PictureTable:
+    """Paths and labels in an order that depends on nothing else.
+
+    Args:
+        root: what relative paths begin at.
+        paths: n, as the system or the user's table has them.
+        labels: n class names, in Unicode's composed form (NFC).
+        problems: what was left out while listing.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    problems: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def place(self, row: int) -> str:
+        """Where a row's picture is, from anywhere on this machine."""
+        return os.path.join(os.getcwd(), self.root, self.paths[row])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of paths and labels in their order; where the root is does not matter."""
+        digest = hashlib.sha256()
+        for row in zip(self.paths, self.labels, strict=True):
+            for text in map(os.fsencode, row):
+                digest.update(len(text).to_bytes(8, "little") + text)
+        return digest.hexdigest()
+
+
+def list_pictures(source: Path) -> PictureTable:
+    """The pictures of a folder or of a table (.csv, .parquet).
+
+    Raises:
+        DataError: there is no picture, or `source` is neither.
+        MissingDependency: a parquet table needs pyarrow.
+    """
+    try:
+        kind = source.stat().st_mode
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{shown(source)} cannot be opened ({cause}); check the path") from error
+    if stat.S_ISDIR(kind):
+        table = _of_folder(source)
+        hint = "give a folder that has one sub-folder per class, with the class's pictures in it"
+    elif source.suffix.lower() in (".csv", ".tsv", ".txt"):
+        table = _of_rows(source, _csv_rows(source))
+        hint = "give one line per picture"
+    elif source.suffix.lower() in (".parquet", ".pq"):
+        table = _of_rows(source, _parquet_rows(source))
+        hint = "give one row per picture"
+    else:
+        raise DataError(
+            f"{shown(source)} is neither a folder nor a table; give a folder, or a .csv or .parquet of path and label"
+        )
+    if not table.paths:
+        first = f" (left out: {shown(table.problems[0].path)}, which {table.problems[0].why})" if table.problems else ""
+        raise DataError(f"{shown(source)} lists no picture{first}; {hint}")
+    return table
+
+
+def _of_folder(folder: Path) -> PictureTable:
+    rows: list[tuple[str, str]] = []
+    problems: list[Problem] = []
+    spelled: dict[str, str] = {}
+    for name, mode, identity in _entries(folder, "", problems):
+        if not stat.S_ISDIR(mode):
+            problems.append(Problem(name, "lies beside the class folders, so it has no class"))
+            continue
+        label = unicodedata.normalize("NFC", name)
+        if why := _unfit(label):
+            problems.append(Problem(name, f"is a folder whose name no class can have: it {why}; its pictures are left out"))
+            continue
+        if spelled.setdefault(label, name) != name:
+            problems.append(Problem(name, "is named as another folder in another Unicode form; both are taken as one class"))
+        before = len(rows)
+        rows += ((path, label) for path in _walk(folder, name, {_identity(folder), identity}, problems))
+        if len(rows) == before:
+            problems.append(Problem(name, "is a class folder without a picture"))
+    rows.sort(key=lambda row: (row[1], os.fsencode(row[0])))
+    return PictureTable(folder, tuple(path for path, _ in rows), tuple(label for _, label in rows), tuple(problems))
+
+
+def _walk(root: Path, start: str, entered: set[tuple[int, int]], problems: list[Problem]) -> Iterator[str]:
+    """Files below a class folder, links followed; each folder is entered once, so links that lead in circles end."""
+    to_do = [start]
+    while to_do:
+        for path, mode, identity in _entries(root, to_do.pop(), problems):
+            if stat.S_ISREG(mode):
+                yield path
+            elif not stat.S_ISDIR(mode):
+                problems.append(Problem(path, "is no file but a pipe, a socket or a device"))
+            elif identity in entered:
+                problems.append(Problem(path, "is a link to a folder that its class has been through, or to one above"))
+            else:
+                entered.add(identity)
+                to_do.append(path)
+
+
+def _entries(root: Path, folder: str, problems: list[Problem]) -> list[tuple[str, int, tuple[int, int]]]:
+    """Path, mode and identity of what a folder holds, without what is hidden; in the order of the names' bytes."""
+    found = []
+    try:
+        names = sorted(os.listdir(os.path.join(root, folder)), key=os.fsencode)
+    except OSError as error:
+        problems.append(Problem(folder, f"is a folder that cannot be opened ({error.strerror})"))
+        return []
+    for name in names:
+        path = os.path.join(folder, name)
+        if name.startswith("."):
+            problems.append(Problem(path, "is hidden"))
+            continue
+        try:
+            about = os.stat(os.path.join(root, path))
+        except OSError as error:
+            problems.append(Problem(path, f"cannot be reached ({error.strerror})"))
+            continue
+        found.append((path, about.st_mode, (about.st_dev, about.st_ino)))
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_dev, about.st_ino
+
+
+def _of_rows(source: Path, cells: Iterable[tuple[str, str]]) -> PictureTable:
+    """Paths are relative to the table's folder, unless they are whole."""
+    known: dict[str, str] = {}
+    problems: list[Problem] = []
+    for path, label in cells:
+        label = unicodedata.normalize("NFC", label.strip())
+        if not path.strip() or "\0" in path:
+            problems.append(Problem(path.replace("\0", "\ufffd"), "is no path"))
+        elif why := _unfit(label):
+            problems.append(Problem(path, f"has a label that no class can have: it {why}"))
+        elif path in known:
+            other = "" if known[path] == label else f", with the label '{known[path]}', which is kept"
+            problems.append(Problem(path, f"is listed before{other}"))
+        else:
+            known[path] = label
+    return PictureTable(source.parent, tuple(known), tuple(known.values()), tuple(problems))
+
+
+def _unfit(label: str) -> str:
+    """What keeps a text from being a class name, if anything does."""
+    if not label.strip():
+        return "is blank"
+    if len(label) > LONGEST_LABEL:
+        return f"is longer than {LONGEST_LABEL} characters"
+    return "" if label.isprintable() else "holds characters that cannot be printed"
+
+
+def _csv_rows(source: Path) -> Iterator[tuple[str, str]]:
+    csv.field_size_limit(LARGEST_CELL)
+    try:
+        with source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            first = file.readline()
+            separator = max(",;\t", key=first.count)
+            header = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=separator), [])]
+            columns = _columns(source, header)
+            for cells in csv.reader(file, delimiter=separator, strict=True):
+                if cells:
+                    yield tuple(cells[i] if i < len(cells) else "" for i in columns)  # type: ignore[misc]
+    except (OSError, csv.Error) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{shown(source)} is damaged or is no CSV ({cause}); write it anew, as UTF-8") from error
+
+
+def _columns(source: Path, header: list[str]) -> tuple[int, int]:
+    for name in ("path", "label"):
+        if header.count(name) != 1:
+            there = ", ".join(repr(cell[:40]) for cell in header[:8])
+            how = "has no column" if name not in header else "has several columns"
+            raise DataError(f"{shown(source)} {how} '{name}' (its first line: {there}); name the columns path and label")
+    return header.index("path"), header.index("label")
+
+
+def _parquet_rows(source: Path) -> Iterator[tuple[str, str]]:
+    try:
+        from pyarrow import parquet
+    except ModuleNotFoundError as missing:
+        raise MissingDependency(
+            f"reading {shown(source)} needs the package 'pyarrow'; run: pip install 'unseen[bench]', or give a .csv"
+        ) from missing
+    try:
+        with parquet.ParquetFile(source) as file:
+            columns = _columns(source, [name.strip().lower() for name in file.schema_arrow.names])
+            names = [file.schema_arrow.names[i] for i in columns]
+            for batch in file.iter_batches(columns=names):
+                parts = [batch.column(name).to_pylist() for name in names]
+                for row in zip(*parts, strict=True):
+                    yield tuple("" if cell is None else str(cell) for cell in row)  # type: ignore[misc]
+    except DataError:
+        raise
+    except Exception as error:  # Arrow's own kinds
+        cause = " ".join(str(error).split())[:200]
+        raise DataError(f"{shown(source)} is damaged or is no parquet ({cause}); write it anew") from error

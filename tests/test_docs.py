@@ -49,6 +49,15 @@ def test_results_pages_are_written_from_the_stored_rows(script: str, page: str, 
     assert (tmp_path / page).read_text() == (ROOT / "docs" / page).read_text()
 
 
+def test_pages_of_words_and_the_table_of_runs_are_written_from_the_stored_rows(tmp_path: Path) -> None:
+    script = load("benchmarks/comparison.py")
+    script.write_words(tmp_path)
+    script.write_table(tmp_path / "results.csv")
+    assert sorted(page.name for page in tmp_path.iterdir()) == ["claims.md", "results.csv", "which-method.md"]
+    for page in tmp_path.iterdir():
+        assert page.read_text() == (ROOT / "docs" / page.name).read_text()
+
+
 @pytest.mark.parametrize(("language", "file"), [("toml", "pyproject.toml"), ("python", "own_method.py")])
 def test_the_how_to_shows_the_example_that_is_tested(language: str, file: str) -> None:
     page = (ROOT / "docs" / "how-to" / "add-a-method.md").read_text()

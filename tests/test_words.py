@@ -1,0 +1,75 @@
+"""Pages whose words are written by hand: what is put where a figure belongs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def words() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("words", Path(__file__).parents[1] / "benchmarks" / "words.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def row(method: str, split: str, h: float, variant: str = "", protocol: str = "blind", seed: int = 0) -> dict[str, Any]:
+    figures = {"T1": 0.5, "U": h - 0.1, "S": h + 0.1, "H": h, "AUSUC": None, "H_without_gamma": h}
+    leaks = {
+        "leak_unseen_to_seen": h / 2,
+        "leak_seen_to_unseen": 0.25,
+        "diagnosis": {"mean_distance": 10 * h},
+        "module_alone": None,
+    }
+    of = {"dataset": "shop", "features_hash": "f", "embeddings_hash": "e", "split": split, "split_hash": f"hash of {split}"}
+    about = {"method": method, "variant": variant, "protocol": protocol, "seed": seed, "test_used_for_selection": False}
+    return {**figures, **leaks, **of, **about, "seconds": 12.4, "peak_memory": 1}
+
+
+ROWS = [
+    *(row("flow", split, h) for split, h in (("a", 0.5), ("b", 0.75), ("c", 0.125))),
+    row("flow", "a", 0.25, "alone, or so"),
+    row("flow", "b", 0.875, "alone, or so"),
+    row("flow", "a", 0.625, protocol="paper"),
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "figure"),
+    [
+        ("{shop paper: flow}", "62.5"),
+        ("{shop paper: flow | U}", "52.5"),
+        ("{shop paper: flow | seconds}", "12 s"),
+        ("{shop paper: flow | leak_unseen_to_seen}", "31.2"),
+        ("{shop paper: flow | gap}", "20.0"),
+        ("{shop paper: flow | mean_distance}", "6.25"),
+        ("{shop paper: flow | AUSUC}", "not measured yet"),
+        ("{shop paper: flow | no_such_figure}", "not measured yet"),
+        ("{shop: other}", "not measured yet"),
+        ("{shop: flow - other}", "not measured yet"),
+        ("{elsewhere: flow}", "not measured yet"),
+        ("no place {here}, nor {a: }", "no place {here}, nor {a: }"),
+    ],
+)
+def test_a_figure_stands_where_its_place_was(words: ModuleType, place: str, figure: str) -> None:
+    assert words.filled(place, ROWS) == figure
+
+
+def test_a_mean_is_over_all_splits_or_over_those_of_the_ablation(words: ModuleType) -> None:
+    assert words.filled("{shop: flow}", ROWS).startswith("45.8 (")
+    assert words.filled("{shop ablated: flow}", ROWS).startswith("62.5 (")
+    assert words.filled("{shop ablated: flow, alone, or so}", ROWS) == words.filled("{shop: flow, alone, or so}", ROWS)
+
+
+def test_a_difference_is_on_equal_tasks(words: ModuleType) -> None:
+    """-25 points on one split, +12.5 on the other; the third split and the other protocol have no pair."""
+    said = words.filled("{shop: flow, alone, or so - flow}", ROWS)
+    assert said.startswith("-6.2 (-25.0 to +12.5)")
+    assert said.endswith("above in 1 of 2 runs")

@@ -1,6 +1,6 @@
 """Run the comparisons of benchmarks/*.toml and write docs/results.md.
 
-    python benchmarks/comparison.py [--source SOURCE.npz] [--workers N] [--commit]
+    python benchmarks/comparison.py [--data FOLDER] [--workers N] [--commit]
 
 An ordinary benchmark (see docs/how-to/run-a-benchmark.md) whose folder is benchmarks/results/comparison; git keeps its results
 and choices, not the weights. Resumable: what is finished is never computed again, also by another checkout with equal versions.
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "comparison"
-GRIDS = (ROOT / "benchmarks" / "ablations.toml", ROOT / "benchmarks" / "comparison.toml")
+GRIDS = tuple(ROOT / "benchmarks" / f"{name}.toml" for name in ("ablations", "awa1", "awa1_closed_forms", "comparison"))
 """In this order: the ablations make choices that the comparison takes, and say the most."""
-GROCERY = ROOT / "runs" / "grocery"
+RUNS = ROOT / "runs"
 COMMAND = "make results"
 ABOUT = """# Results
 
 Written by `make results` (benchmarks/comparison.py) from benchmarks/results/comparison; do not edit. What is compared stands in
-benchmarks/comparison.toml and benchmarks/ablations.toml; how to read the tables, in
+the files benchmarks/*.toml; how to read the tables, in
 [Run a benchmark](how-to/run-a-benchmark.md#how-to-read-the-tables).
 
 Protocol `blind`: settings chosen on three folds of the training rows, once a method and split, with seed 0, and taken by all
@@ -47,19 +47,29 @@ were searched are told of in [What was tried](tried.md).
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     shared = Path(os.environ.get("UNSEEN_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", type=Path, default=shared / "grocery" / "grocery.npz")
+    parser.add_argument("--data", type=Path, default=shared, help="holds grocery/, awa1-bow/ and xlsa17-splits/")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--commit", action="store_true", help="commit every finished run to git")
     parser.add_argument("--report-only", action="store_true", help="write the page from the results that are there")
     arguments = parser.parse_args()
     if not arguments.report_only:
-        if not (GROCERY / "dataset.json").exists():
-            subprocess.run([sys.executable, ROOT / "examples/grocery/prepare.py", arguments.source, GROCERY], check=True)
+        prepare(arguments.data)
         measure(arguments.workers, arguments.commit)
     write_page(ROOT / "docs" / "results.md")
     write_words(ROOT / "docs")
     write_table(ROOT / "docs" / "results.csv")
     write_report()
+
+
+def prepare(data: Path) -> None:
+    """The data sets that are not built in, unless they are there."""
+    rgsift = (data / "awa1-bow", data / "xlsa17-splits" / "AWA1", RUNS / "awa1-rgsift", "rgsift")
+    for target, *words in (
+        (RUNS / "grocery", "grocery", data / "grocery" / "grocery.npz", RUNS / "grocery"),
+        (RUNS / "awa1-rgsift", "awa1", *rgsift),
+    ):
+        if not (target / "dataset.json").exists():
+            subprocess.run([sys.executable, ROOT / "examples" / words[0] / "prepare.py", *words[1:]], check=True)
 
 
 def measure(workers: int | None, commit: bool) -> None:

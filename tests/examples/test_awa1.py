@@ -59,6 +59,18 @@ def test_features_are_roots_of_relative_counts(counts: dict[str, np.ndarray], tm
                 assert data.features[row, 4 * block + word] == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_descriptor_may_be_taken_alone(counts: dict[str, np.ndarray], tmp_path: Path) -> None:
+    assert run(tmp_path, tmp_path, tmp_path / "all").returncode == 0
+    assert run(tmp_path, tmp_path, tmp_path / "out", "rgsift").returncode == 0
+    data = open_dataset(str(tmp_path / "out"))
+    assert data.name == "awa1-rgsift"
+    assert np.array_equal(data.features, open_dataset(str(tmp_path / "all")).features[:, 8:])
+    assert (
+        run(tmp_path, tmp_path, tmp_path / "no", "sift").stderr
+        == "there is no descriptor 'sift'; there are lss, surf, rgsift\n"
+    )
+
+
 def test_what_is_missing_or_damaged_gets_one_sentence(counts: dict[str, np.ndarray], tmp_path: Path) -> None:
     (tmp_path / "surf.npy.bz2").write_bytes(b"no bzip2")
     done = run(tmp_path, tmp_path, tmp_path / "out")

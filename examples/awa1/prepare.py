@@ -9,8 +9,9 @@ Unseen Object Classes by Between-Class Attribute Transfer", CVPR 2009), 30,475 p
     lss.npy.bz2, surf.npy.bz2, rgsift.npy.bz2   (2, 30475, 2000) uint8: low and high bytes of the counts of 2,000 words each
 
 SPLITS is the folder of AWA1 in the common layout; of its `att_splits.mat` the split, the class names and the 85 attributes are
-used. OUT becomes a data set in the native format: `unseen train OUT`. Its features are √(count / all counts of the descriptor), all
-descriptors side by side, or those that are named: what grows with the square of their length takes nine times as long for three.
+used. OUT becomes a data set in the native format: `unseen train OUT`. Its features are √(count / all counts of the descriptor),
+all descriptors side by side, or those that are named: what grows with the square of their length takes nine times as long for
+three.
 
 Hand-made features of 2009: every figure is far below those on a network's. What they are good for is to measure methods at a
 benchmark's full size and split, on pictures of the real world.

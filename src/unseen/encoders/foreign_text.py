@@ -19,12 +19,16 @@ from unseen.encoders.text import one_thread
 from unseen.errors import DataError, MissingDependency, SettingsError
 from unseen.storage import fingerprint, hash_of
 
+CLIP_WEIGHTS = "open_clip_model.safetensors"
+"""What open_clip takes first of all that lies in a folder; it would take pickled files, too."""
+
 
 class SentenceTransformerEncoder:
     """Turn texts into embeddings by any model of sentence-transformers, on the CPU, l2-normalised.
 
     Every text is encoded by itself and with one thread, so its bits depend on nothing but the text, the machine and the
-    versions. Weights are read from safetensors alone, and code that comes with a model is not run.
+    versions. Weights are read from safetensors alone, but for small modules of a hub's model, of which torch reads the tensors
+    and nothing else; code that comes with a model is not run.
 
     Args:
         model: a name on the hub, or a folder that sentence-transformers saved.
@@ -69,6 +73,9 @@ class SentenceTransformerEncoder:
     def _loaded(self) -> Any:
         library = _library("sentence_transformers", "sentence-transformers", "sentences")
         folder = Path(self.model).expanduser()
+        for pickled in folder.rglob("*.bin") if folder.is_dir() else ():
+            if not (pickled.parent / "model.safetensors").exists():
+                raise _pickled(pickled)
         try:
             source = str(folder) if folder.is_dir() else self.model
             with _quietly():
@@ -152,6 +159,11 @@ class OpenClipTextEncoder:
         if self.model.startswith("hf-hub:") or folder.is_dir():
             if self.weights is not None:
                 raise SettingsError(f"the open_clip model {self.model[:200]!r} has weights of its own; leave out --weights")
+            if folder.is_dir() and not (folder / CLIP_WEIGHTS).exists():
+                others = sorted(entry for entry in folder.iterdir() if entry.suffix in (".bin", ".pt", ".pth"))
+                if others:
+                    raise _pickled(others[0])
+                raise DataError(f"{str(folder)[:200]} has no {CLIP_WEIGHTS}; put the model's weights there under this name")
             return f"local-dir:{folder}" if folder.is_dir() else self.model, None
         name, _, tag = self.model.partition(":")
         if name not in library.list_models():
@@ -180,6 +192,13 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def _pickled(file: Path) -> DataError:
+    return DataError(
+        f"{str(file)[:200]} is no safetensors file, and nothing else is read out of a folder, as it could hold a program; "
+        f"convert it to {CLIP_WEIGHTS if 'clip' in file.name else 'model.safetensors'} where you trust it"
+    )
 
 
 def _check_weights(file: Path) -> None:

@@ -98,6 +98,7 @@ def test_shards_merge_to_the_same_files(features: tuple[Path, str, str], picture
         (["P", "--workers", "2"], 2, "--workers and --address are for --engine ray; leave them out"),
         (["P", "--device", "tpu"], 2, "there is no device 'tpu'; there are cpu, cuda"),
         (["P", "P"], 2, "one folder or table of pictures is expected, and 2 are given; to merge, type merge first"),
+        (["merge", "--shard", "0/2"], 2, "merge puts finished shards together and takes no --shard; leave it out"),
         (["merge"], 1, "there is nothing to merge; give the folders of all shards"),
         (["merge", "nowhere"], 1, "nowhere does not exist; check the name"),
     ],

@@ -212,6 +212,15 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         raise DataError(f"{path} is damaged or is not safetensors ({error}); restore it or write it anew") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file alone, of which no array is read; empty where it has none or cannot be read."""
+    try:
+        with safe_open(path, framework="np") as checked:
+            return dict(checked.metadata() or {})
+    except (OSError, SafetensorError, ValueError):
+        return {}
+
+
 def _seal(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
     return hash_of([{name: fingerprint(array) for name, array in arrays.items()}, dict(metadata)])
 

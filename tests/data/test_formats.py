@@ -771,7 +771,7 @@ def test_parquet_without_pyarrow_names_the_package(several: Dataset, tmp_path: P
     path = write(several, tmp_path, "parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for command in (lambda: open_dataset(str(path)), lambda: write_dataset(several, tmp_path / "again.parquet")):
-        with pytest.raises(MissingDependency, match=r"parquet needs pyarrow; install it with: pip install 'unseen\[bench\]'"):
+        with pytest.raises(MissingDependency, match=r"parquet needs the package 'pyarrow'; run: pip install 'unseen\[bench\]'"):
             command()
     assert [entry.name for entry in tmp_path.iterdir()] == ["d.parquet"]
 

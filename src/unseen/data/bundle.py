@@ -10,6 +10,7 @@
     split0.train        row numbers that count from 0; so test_seen, test_unseen. Also (n,) booleans
     split0.seen         class ids; so unseen. Without them they follow from the rows
     by_group            (S,) booleans, or nothing
+    paths               where each row came from: the bytes of all, a zero byte between each two; in .npz also (n,) texts
     name, provenance, attributions, pictures
 
 Who writes such a file by hand may leave out `split0.` and `split_names` if there is one split: `numpy.savez("mine.npz",
@@ -131,6 +132,7 @@ def assemble(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any], path: 
             provenance=Provenance(**{key: str(value) for key, value in (told.get("provenance") or {}).items()}),
             pictures=_pictures(arrays, told),
             attributions=tuple(str(line) for line in told.get("attributions") or ()),
+            paths=_paths(arrays),
         )
     except (TypeError, AttributeError, LookupError, ValueError) as error:
         raise DataError(f"what {path} says about itself is damaged ({_printable(str(error))[:150]}); write it anew") from error
@@ -166,6 +168,8 @@ def _numbers(dataset: Dataset) -> dict[str, NDArray[Any]]:
     }
     for position, split in enumerate(dataset.splits.values()):
         arrays |= {f"split{position}.{part}": getattr(split, part) for part in (*INDEX_ARRAYS, *CLASS_ARRAYS)}
+    if dataset.paths:
+        arrays["paths"] = np.frombuffer("\0".join(dataset.paths).encode(errors="surrogateescape"), np.uint8)
     arrays["by_group"] = np.array([split.by_group for split in dataset.splits.values()])
     if dataset.pictures:
         arrays["pictures.rows"] = dataset.pictures.rows
@@ -229,6 +233,16 @@ def _pictures(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any]) -> Pi
         return None
     sheet, rows = arrays["pictures.sheet"].tobytes(), np.asarray(arrays["pictures.rows"])
     return Pictures(sheet, str(entry["media_type"]), int(entry["tile"]), int(entry["columns"]), rows)
+
+
+def _paths(arrays: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    if (stored := arrays.get("paths")) is None:
+        return ()
+    if stored.dtype.kind == "U":
+        return tuple(stored.reshape(-1).tolist())
+    if stored.dtype != np.uint8:
+        raise ValueError("its paths are numbers")
+    return tuple(stored.tobytes().decode(errors="surrogateescape").split("\0"))
 
 
 def _texts(told: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A whole data set as tables in a folder: CSV, parquet, or NumPy's `.npy` beside a table of classes.
 
-    features.csv    label, then one column a feature; or also a column `split` with train, test_seen or test_unseen
+    features.csv    label, perhaps path, then one column a feature; or also a column `split` with train, test_seen or
+                    test_unseen
     classes.csv     name, perhaps description, perhaps group, then one column for every value of the embedding
     splits.csv      split, part, row, class: one line for every row of train, test_seen and test_unseen (part), counted from
                     0, and for every class that is seen or unseen (part). Not needed where features.csv has a column `split`
@@ -34,7 +35,7 @@ from unseen.storage import csv_lines, read_json, replace_folder, write_json
 
 FEATURES, CLASSES, SPLITS, ABOUT = "features", "classes", "splits", "about.json"
 FEATURE_TEXTS, CLASS_TEXTS, SPLIT_TEXTS = (
-    ("label", "split"),
+    ("label", "split", "path"),
     ("name", "description", "group"),
     ("split", "part", "row", "class"),
 )
@@ -74,13 +75,19 @@ def write_tables(dataset: Dataset, folder: Path, suffix: str) -> None:
     }
 
     def fill(temporary: Path) -> None:
-        labels = tuple(table.names[i] for i in dataset.labels.tolist())
-        write(temporary / f"{FEATURES}{suffix}", {"label": labels}, dataset.features, "feature")
+        texts = {"label": tuple(table.names[i] for i in dataset.labels.tolist())}
+        texts |= {"path": dataset.paths} if can_hold_paths(dataset) else {}
+        write(temporary / f"{FEATURES}{suffix}", texts, dataset.features, "feature")
         write(temporary / f"{CLASSES}{suffix}", class_texts, table.embeddings, "value")
         write(temporary / f"{SPLITS}{suffix}", columns, None, "")
         write_json(temporary / ABOUT, about)
 
     replace_folder(folder, fill)
+
+
+def can_hold_paths(dataset: Dataset) -> bool:
+    """Whether there are paths, and all of them are text: a file may be named by bytes that are none."""
+    return bool(dataset.paths) and not any("\ud800" <= letter <= "\udfff" for path in dataset.paths for letter in path)
 
 
 def _members(split: Split, names: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
@@ -150,6 +157,7 @@ def read_tables(folder: Path, suffix: str) -> Dataset:
         path = folder / f"{FEATURES}{suffix}"
         table = read_table(path, FEATURE_TEXTS, ("label",), _dtype(dtypes, "features", np.float32, folder))
         arrays |= {"features": table.numbers, "labels": _column(table.texts["label"])}
+        arrays |= {"paths": _column(table.texts["path"])} if any(table.texts.get("path", ())) else {}
         arrays |= _parts(table.texts["split"], path) if "split" in table.texts else {}
     if (path_of_classes := _found(folder, CLASSES)) is not None:
         table = read_table(path_of_classes, CLASS_TEXTS, ("name",), _dtype(dtypes, "embeddings", np.float64, folder))

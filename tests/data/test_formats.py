@@ -478,6 +478,15 @@ def _bomb(path: Path) -> None:
             member.write(bytes(2**24))
 
 
+def _many_small_bombs(path: Path) -> None:
+    """None of which is large by itself."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(5):
+            with archive.open(f"x{number}.npy", "w") as member:
+                np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": (2**26,)})
+                member.write(bytes(2**26))
+
+
 def _declares(shape: tuple[int, ...]) -> Change:
     def write_it(path: Path) -> None:
         with zipfile.ZipFile(path, "w") as archive, archive.open("features.npy", "w") as member:
@@ -520,7 +529,8 @@ DAMAGED_NPZ: dict[str, tuple[Change, str]] = {
         lambda p: (np.savez(p, x=np.ones(99)), p.write_bytes(p.read_bytes()[:300]))[0],
         "is damaged or is not an .npz file",
     ),
-    "bomb": (_bomb, r"would unpack [\d,]+ bytes to 536,870,912, which features do not do"),
+    "bomb": (_bomb, r"'features.npy' in .* would unpack to 536,870,912 bytes, with which"),
+    "many small bombs": (_many_small_bombs, r"'x4.npy' in .* would unpack to 67,108,864 bytes, with which"),
     "declared shape": (_declares((2**40, 2**10)), r"declares 4,503,599,627,370,496 bytes and holds 64"),
     "overflowing shape": (_declares((2**62, 2**62)), r"declares [\d,]{40,} bytes and holds 64"),
     "negative shape": (_declares((-1, 16)), "is damaged .*negative"),

@@ -78,7 +78,7 @@ def make_splits(
         SettingsError: an argument cannot be understood or cannot work.
         DataError: there are too few classes, or a name is of no class.
     """
-    _check_settings(kind, unseen, test_share, draws, stages)
+    _check_settings(kind, unseen, test_share, draws, stages, seed)
     if kind == "groups":
         _check_groups(classes)
     order = np.array(sorted(range(len(classes)), key=lambda i: joined_name(classes.names[i])), np.int64)
@@ -164,11 +164,13 @@ class _Cut:
         )
 
 
-def _check_settings(kind: str, unseen: Sequence[str], test_share: float, draws: int, stages: int) -> None:
+def _check_settings(kind: str, unseen: Sequence[str], test_share: float, draws: int, stages: int, seed: int) -> None:
     if kind not in KINDS:
         raise SettingsError(f"there is no kind of split '{kind[:40]}'; there are {', '.join(KINDS)}")
     if not 0 <= test_share < 1:
         raise SettingsError(f"a share of {test_share} of the rows cannot be held out; give a number from 0 to below 1")
+    if seed < 0:
+        raise SettingsError(f"seed {seed} is negative; give a whole number from 0")
     if draws < 1 or stages < 1:
         raise SettingsError("there is at least one draw and one stage; give a number from 1")
     if kind in ("random", "groups") and _wanted(unseen, count=1) is None:

@@ -45,7 +45,7 @@ from unseen.storage import (
     read_metadata,
     text_of_cell,
     write_arrays,
-    write_atomically,
+    write_bytes,
     write_json,
 )
 
@@ -528,8 +528,7 @@ def _together(out: Path, arrays: Iterable[NDArray[Any]]) -> Iterator[NDArray[np.
 def _write_problems(out: Path, problems: Sequence[Problem]) -> None:
     """`skipped.csv`, for people; an empty table where nothing was left out. It comes last."""
     text = csv_text(("path", "problem"), ((problem.path, problem.why) for problem in problems))
-    data = text.encode(errors="surrogateescape")  # the bytes that the names have
-    write_atomically(out / "skipped.csv", lambda temporary: _write(temporary, data))
+    write_bytes(out / "skipped.csv", text.encode(errors="surrogateescape"))  # the bytes that the names have
 
 
 def _read_problems(out: Path) -> tuple[Problem, ...]:
@@ -539,10 +538,6 @@ def _read_problems(out: Path) -> tuple[Problem, ...]:
         return tuple(Problem(*map(text_of_cell, line)) for line in lines)
     except (OSError, csv.Error, TypeError) as error:
         raise DataError(f"{out / 'skipped.csv'} is missing or damaged ({error}); encode the pictures again") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _cut(rows: range, size: int) -> list[range]:

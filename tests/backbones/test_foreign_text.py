@@ -161,7 +161,7 @@ def test_weights_that_are_none_are_refused(clip_folder: Path, tmp_path: Path, ca
     pickled, damaged = tmp_path / "w.pt", tmp_path / "w.safetensors"
     torch.save({}, pickled)
     damaged.write_bytes(b"no weights")
-    with pytest.raises(SettingsError, match=r"is not a \.safetensors file, and others can hold a program"):
+    with pytest.raises(SettingsError, match=r"is not a \.safetensors file, and nothing else is read"):
         embed({"owl": "hoots"}, "open_clip:small-for-words", weights=str(pickled))
     with pytest.raises(DataError, match=r"'small-for-words' cannot be loaded \("):
         embed({"owl": "hoots"}, "open_clip:small-for-words", weights=str(damaged))

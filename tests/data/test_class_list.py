@@ -8,7 +8,7 @@ import pytest
 
 from unseen import DataError, MissingDependency
 from unseen.data.class_list import LONGEST_CELL, ClassList, class_list_of, read_class_list
-from unseen.storage import csv_text
+from unseen.storage import csv_text, read_lines
 
 
 def write(folder: Path, content: bytes | str, name: str = "classes.csv") -> Path:
@@ -143,6 +143,15 @@ def test_places_that_hold_no_list_are_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=sentence):
             read_class_list(path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+def test_a_device_without_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unseen.data.class_list.LARGEST_FILE", 2**20)
+    with pytest.raises(DataError, match="/dev/zero is larger than 1 MiB, which no list of classes is"):
+        read_class_list(Path("/dev/zero"))
+    with pytest.raises(DataError, match="/dev/zero is larger than 10 MB, which no list of names is"):
+        read_lines(Path("/dev/zero"))
 
 
 def test_parquet_says_what_csv_says(tmp_path: Path) -> None:

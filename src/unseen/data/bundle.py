@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from unseen.data.dataset import ClassTable, Dataset, Ids, Pictures, Provenance, Split
 from unseen.data.npz import read_npz, write_npz
+from unseen.data.spreadsheets import shown_text
 from unseen.data.validate import validate
 from unseen.errors import DataError
 from unseen.storage import read_arrays, stream_arrays
@@ -114,7 +115,7 @@ def assemble(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any], path: 
         found = ", ".join(sorted(arrays)[:12]) or "nothing"
         raise DataError(
             f"{path} lacks {', '.join(absent)}: a data set has features, labels, embeddings, and train, test_seen and "
-            f"test_unseen; found {_printable(found)[:300]}; add what is missing"
+            f"test_unseen; found {shown_text(found)[:300]}; add what is missing"
         )
     embeddings = _floats(arrays["embeddings"])
     names = _texts(told, "class_names", path) or tuple(
@@ -135,7 +136,7 @@ def assemble(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any], path: 
             paths=_paths(arrays),
         )
     except (TypeError, AttributeError, LookupError, ValueError) as error:
-        raise DataError(f"what {path} says about itself is damaged ({_printable(str(error))[:150]}); write it anew") from error
+        raise DataError(f"what {path} says about itself is damaged ({shown_text(str(error))[:150]}); write it anew") from error
     try:
         return validate(dataset)
     except DataError as error:
@@ -257,7 +258,3 @@ def _json(text: str, key: str, path: Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"'{key}' in {path} is not JSON ({type(error).__name__}); write the file anew") from error
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -25,7 +25,7 @@ from unseen.data.validate import LONGEST_NAME, comparable_name
 from unseen.errors import DataError
 from unseen.storage import text_of_cell
 
-LARGEST_FILE = 2**30
+LARGEST_FILE = 2**28
 """Bytes; a list of classes that is larger is something else."""
 LONGEST_CELL = 100_000
 """Characters; more than any encoder reads, so a longer cell is a mistake, often a quote that is never closed."""
@@ -113,12 +113,8 @@ def read_class_list(path: Path) -> ClassList:
         MissingDependency: a parquet file, and pyarrow is not installed.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DataError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB, which no list of classes is; check the name")
-        if path.suffix.lower() == ".parquet":
-            delimiter, lines = "", _parquet_lines(path)
-        else:
-            delimiter, lines = _csv_lines(path, path.read_bytes())
+        is_parquet = path.suffix.lower() == ".parquet"
+        delimiter, lines = ("", _parquet_lines(path)) if is_parquet else _csv_lines(path, _content(path))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; check the name") from error
     except (OSError, ValueError) as error:  # a folder, no permission; a NUL in the name
@@ -139,6 +135,14 @@ def class_list_of(descriptions: Mapping[str, str | Sequence[str]]) -> ClassList:
 
 
 # ------------------------------------------------------------------------------------------------------------- cells
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)  # a device says that it has no size, and may have no end
+    if len(content) > LARGEST_FILE:
+        raise DataError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB, which no list of classes is; check the name")
+    return content
 
 
 def _csv_lines(path: Path, content: bytes) -> tuple[str, list[tuple[str, list[str]]]]:

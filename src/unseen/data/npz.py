@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.data.spreadsheets import shown_text
 from unseen.errors import DataError
 from unseen.storage import blocks, write_atomically
 
@@ -71,12 +72,12 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     except MemoryError as error:
         raise DataError(f"{path} does not fit into memory; save it with numpy.savez, uncompressed, which is mapped") from error
     except Exception as error:  # a damaged file makes zipfile and numpy raise nearly anything
-        cause = "".join(letter if letter.isprintable() else " " for letter in f"{type(error).__name__}: {error}")[:150]
+        cause = shown_text(f"{type(error).__name__}: {error}")[:150]
         raise DataError(f"{path} is damaged or is not an .npz file ({cause}); save it again with numpy.savez") from error
 
 
 def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, room: int) -> NDArray[Any]:
-    shown = "".join(letter if letter.isprintable() else " " for letter in entry.filename)[:60]
+    shown = shown_text(entry.filename)[:60]
     with archive.open(entry) as member:
         shape, fortran, dtype = _header(member)
         begin = member.tell()

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from unseen.data.dataset import ClassTable, Floats, Ids, Split
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.folds import deal, stratified_rows
+from unseen.storage import read_lines
 
 KINDS = ("random", "groups", "list", "rollout")
 TEST_SHARE = 0.2
 """Of the rows of each seen class, so many are held out as test_seen: one at least where there are two."""
 STAGES = 3
-LONGEST_LIST = 10_000_000
-"""Bytes of a file of names."""
 
 
 def joined_name(name: str) -> str:
@@ -223,16 +222,10 @@ def _names_of(text: str, where: Mapping[str, int]) -> list[str]:
     if joined_name(text) in where:
         return [text]
     try:
-        path = Path(text)
-        if path.is_file():
-            if path.stat().st_size > LONGEST_LIST:
-                raise DataError(f"{path} is larger than {LONGEST_LIST // 1_000_000} MB, which no list of names is")
-            return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{text} is not text in UTF-8; save it again so") from error
+        is_file = Path(text).is_file()
     except (OSError, ValueError):  # no name of a file
-        pass
-    return [name for name in text.split(",") if name.strip()]
+        is_file = False
+    return read_lines(Path(text)) if is_file else [name for name in text.split(",") if name.strip()]
 
 
 def written_otherwise(name: str, known: Iterable[str]) -> str | None:

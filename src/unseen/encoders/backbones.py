@@ -102,7 +102,7 @@ class EncoderChoice:
             encoder: PictureEncoder = ImageEncoder(BATCH_SIZE, threads=1)
         elif colon and model and kind in ("timm", "open_clip"):
             if self.weights is not None:
-                _check_weights(self.weights)
+                check_weights(self.weights)
             _check_device(self.device)
             with _backbones():
                 network = _of_timm(model, self.weights) if kind == "timm" else _of_open_clip(model, self.weights)
@@ -287,7 +287,8 @@ def _check_device(device: str) -> None:
         raise SettingsError("--device cuda needs a GPU that torch can use, and there is none; leave it out")
 
 
-def _check_weights(path: Path) -> None:
+def check_weights(path: Path) -> None:
+    """SettingsError unless it is a file of tensors that can hold nothing else."""
     if not path.is_file():
         raise SettingsError(f"--weights {path} is no file; check the path")
     if path.suffix != ".safetensors":

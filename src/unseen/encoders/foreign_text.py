@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.encoders.backbones import check_weights
 from unseen.encoders.text import one_thread
 from unseen.errors import DataError, MissingDependency, SettingsError
 from unseen.storage import fingerprint, hash_of
@@ -174,7 +175,7 @@ class OpenClipTextEncoder:
         if self.weights is not None:
             if tag:
                 raise SettingsError(f"'open_clip:{self.model[:200]}' names weights already; leave out --weights or the tag")
-            _check_weights(Path(self.weights))
+            check_weights(Path(self.weights))
             return name, self.weights
         if tag not in (tags := library.list_pretrained_tags_by_model(name)):
             what = f"has no weights {tag[:100]!r}" if tag else "needs weights"
@@ -199,15 +200,6 @@ def _pickled(file: Path) -> DataError:
         f"{str(file)[:200]} is no safetensors file, and nothing else is read out of a folder, as it could hold a program; "
         f"convert it to {CLIP_WEIGHTS if 'clip' in file.name else 'model.safetensors'} where you trust it"
     )
-
-
-def _check_weights(file: Path) -> None:
-    if not file.is_file():
-        raise SettingsError(f"--weights {str(file)[:200]} is no file; check the path")
-    if file.suffix != ".safetensors":
-        raise SettingsError(
-            f"--weights {str(file)[:200]} is not a .safetensors file, and others can hold a program; convert it first"
-        )
 
 
 def _library(module: str, package: str, extra: str) -> ModuleType:

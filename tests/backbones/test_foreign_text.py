@@ -193,6 +193,9 @@ def test_pickled_weights_in_a_folder_of_open_clip_are_never_read(
 
 def test_a_pickled_module_of_a_sentence_transformer_is_never_read(sentence_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(sentence_model, tmp_path / "dense")
+    (folder / "openvino").mkdir()
+    (folder / "openvino" / "openvino_model.bin").write_bytes(b"of another kind, which nobody reads")
+    assert embed({"owl": "hoots"}, f"st:{folder}").table.embeddings.shape == (1, 16)
     (folder / "2_Dense").mkdir()
     torch.save({}, folder / "2_Dense" / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"2_Dense/pytorch_model\.bin is no safetensors file, and nothing else is read"):

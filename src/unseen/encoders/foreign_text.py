@@ -74,7 +74,7 @@ class SentenceTransformerEncoder:
     def _loaded(self) -> Any:
         library = _library("sentence_transformers", "sentence-transformers", "sentences")
         folder = Path(self.model).expanduser()
-        for pickled in folder.rglob("*.bin") if folder.is_dir() else ():
+        for pickled in folder.rglob("pytorch_model.bin") if folder.is_dir() else ():
             if not (pickled.parent / "model.safetensors").exists():
                 raise _pickled(pickled)
         try:

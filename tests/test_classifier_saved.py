@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from unseen import DataError, RunError, ZeroShotClassifier, storage
+from unseen import DataError, RunError, ZeroShotClassifier, saved
 from unseen.methods import METHODS, ClosedForm
 from unseen.storage import fingerprint, hash_of, read_arrays, write_arrays
 
@@ -256,7 +256,7 @@ def test_saving_replaces_a_model_of_ours_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage, "_write_bytes", full)
+        patched.setattr(saved, "write_json", full)
         with pytest.raises(RunError, match="No space left"):
             fitted.save(tmp_path / "model")
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before

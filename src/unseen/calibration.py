@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 COLDEST, HOTTEST = 1e-4, 1e4
-"""Temperatures that are tried, in units of the spread. Where every row is right the likelihood wants 0, and gets the coldest."""
+"""Temperatures that are tried, in units of the spread. Where every row is right the likelihood wants 0 and gets the first."""
 BINS = 15
 """Of the expected calibration error: of equal width."""
 CONFIDENCES: Array = 1 - np.logspace(0, -4, 41)

@@ -59,7 +59,7 @@ def test_each_kind_counts_half_and_each_class_within_it_alike() -> None:
     assert balanced_weights(labels[:4], ~SEEN[labels[:4]]).sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("factor", [0.01, 1.0, 40.0])
+@pytest.mark.parametrize("factor", [0.05, 1.0, 40.0])
 def test_the_temperature_is_the_one_that_a_general_optimiser_finds(factor: float) -> None:
     folds = [fold(seed) for seed in range(3)]
     scores = [factor * f.scores for f in folds]

@@ -21,10 +21,22 @@ from unseen.data.dataset import Ids
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.metrics import class_weights
 
+__all__ = [
+    "Abstention",
+    "Calibration",
+    "HeldOutScores",
+    "Neighbours",
+    "calibrate",
+    "explain",
+    "softmax",
+    "subtract_gamma",
+    "unseen_mass",
+]
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-COLDEST, HOTTEST = 1e-4, 1e4
+COLDEST, HOTTEST = 1e-2, 1e2
 """Temperatures that are tried, in units of the spread. Where every row is right the likelihood wants 0 and gets the first."""
 BINS = 15
 """Of the expected calibration error: of equal width."""

@@ -22,7 +22,8 @@ from bench_folder import make_bench
 from rich.console import Console
 
 from unseen import cli, runs
-from unseen.data import Dataset
+from unseen.data import Dataset, open_dataset
+from unseen.inference import OnnxClassifier
 from unseen.methods import METHODS, Generative
 from unseen.recipe import Recipe
 from unseen.report import assemble
@@ -245,6 +246,47 @@ def test_one_row_an_unseen_class_is_no_reason_to_fail(toy: Dataset, tmp_path: Pa
     assert 0 <= said.json["U"] <= 1
     assert "note: no unseen class has two test rows" in said.err
     assert files(tmp_path / "r") == RUN_FILES
+
+
+# --- export
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_run_is_exported_with_what_its_folds_say(toy_folder: Path, tmp_path: Path) -> None:
+    run, graph = tmp_path / "r", tmp_path / "m.onnx"
+    unseen("train", toy_folder, "--method", "class-gaussian", "--out", run, "--json")
+    said = unseen("export", run, "--onnx", graph, "--risk", 0.5, "--json").json
+    assert said["rows"] == 64 + 8 * 9
+    assert max(said["scores"], said["probabilities"]) <= 1e-5
+    opened, kept = OnnxClassifier(graph), runs.open_run(run, open_dataset(toy_folder))
+    assert kept.calibration is not None
+    assert opened.temperature == kept.calibration.temperature * kept.predictor.spread != 1
+    assert opened.gamma == kept.task.recipe.gamma * kept.predictor.spread
+    assert (opened.flag_threshold, opened.metadata["calibrated"]) == (kept.calibration.flag_threshold, True)
+    test = kept.task.dataset.test_rows("first")
+    taken = [opened.names.index(name) for name in OnnxClassifier(graph).predict(test.unseen_features).names if name]
+    assert set(taken) <= set(range(11))
+    assert opened.scores(test.unseen_features).argmax(axis=1).tolist() == (
+        kept.predictor.decide(test.unseen_features).predict(opened.gamma).tolist()
+    )
+    told = unseen("export", run, "--onnx", graph).out
+    assert told.splitlines()[0].startswith("compared with torch on 136 rows: scores ")
+    assert told.splitlines()[1] == f"graph: {graph}"
+    assert "do not say that they come from efficientnet-lite0" in unseen("export", run, "--onnx", graph, "--pictures").refused(
+        2
+    )
+    (run / runs.CALIBRATION).write_bytes(b"damaged")
+    assert "are damaged" in unseen("export", run, "--onnx", graph).refused(1)
+
+
+def test_a_run_without_folds_is_exported_uncalibrated(finished: tuple[Path, Said], tmp_path: Path) -> None:
+    folder, said = finished
+    exported = unseen("export", folder, "--onnx", tmp_path / "m.onnx", "--json")
+    assert "so its probabilities are not calibrated" in exported.err
+    opened = OnnxClassifier(tmp_path / "m.onnx")
+    assert (opened.temperature, opened.flag_threshold, opened.abstention) == (1.0, None, None)
+    assert opened.metadata["method"] == said.json["method"]
+    assert "a risk is kept to" in unseen("export", folder, "--onnx", tmp_path / "m.onnx", "--risk", 0.1).refused(2)
 
 
 # --- an existing run

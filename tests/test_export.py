@@ -36,6 +36,7 @@ from unseen.training import train
 World = Callable[..., Dataset]
 
 NARROW: dict[str, Any] = {
+    "pretraining_epochs": 2,
     "hidden": 16, "half": 12, "refiner": 16, "warm_up": 0, "batch_size": 16, "latent": 4,
     "decoder_hidden": 16, "embedding_hidden": 16, "embedding_decoder_hidden": 16, "cross_from": 0, "alignment_from": 0,
 }  # fmt: skip

@@ -209,18 +209,6 @@ def balanced_weights(labels: Ids, of_unseen: Mask) -> Array:
     return weights
 
 
-def negative_log_likelihood(
-    scores: Sequence[Array], labels: Sequence[Ids], weights: Sequence[Array], temperature: float
-) -> float:
-    """Σ weight · −log softmax(scores / temperature)[label], over all rows of all folds."""
-    total = 0.0
-    for s, y, w in zip(scores, labels, weights, strict=True):
-        heated = s / temperature
-        top = heated.max(axis=1)
-        total += float(w @ (top + np.log(np.exp(heated - top[:, None]).sum(axis=1)) - heated[np.arange(len(y)), y]))
-    return total
-
-
 def fit_temperature(scores: Sequence[Array], labels: Sequence[Ids], weights: Sequence[Array]) -> float:
     """The temperature of least negative log-likelihood (Guo et al., ICML 2017), between `COLDEST` and `HOTTEST`.
 

@@ -30,6 +30,8 @@ from unseen.storage import write_atomically
 
 TOLERANCE = 1e-5
 NORM = "scores: largest difference in a row over the largest absolute score in it, or over 1; probabilities: largest difference"
+"""Compared with torch's representation and scores. Of linear scores the product is taken in double there too: at a cold
+temperature the rounding of torch's own product would be larger than what is looked for."""
 RANDOM_ROWS = 64
 REAL_ROWS = 1024
 """At most so many are compared, evenly spread."""
@@ -249,7 +251,7 @@ def _run(model: Any, inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float64
 
 def _differences(fitted: Fitted, features: NDArray[np.float32], found: list[NDArray[np.float64]]) -> tuple[float, float]:
     """Largest differences of scores and of probabilities, as `NORM` says; infinite where other classes are never taken."""
-    scores = fitted.decide(features)
+    scores = _decided(fitted, features)
     probabilities = fitted.probabilities(scores)
     finite = np.isfinite(scores)
     if not np.array_equal(finite, np.isfinite(found[0])):
@@ -257,6 +259,15 @@ def _differences(fitted: Fitted, features: NDArray[np.float32], found: list[NDAr
     size = np.where(finite, np.abs(scores), 0.0).max(axis=1, keepdims=True)
     apart = np.abs(np.where(finite, found[0], 0.0) - np.where(finite, scores, 0.0)) / np.maximum(1.0, size)
     return float(apart.max()), float(np.abs(found[1] - probabilities).max())
+
+
+def _decided(fitted: Fitted, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """As `Fitted.decide`, with linear scores in double precision."""
+    if not isinstance(fitted.scores, LinearScores):
+        return fitted.decide(features)
+    exact = LinearScores(fitted.scores.weight.double(), fitted.scores.bias.double())
+    scores: NDArray[np.float64] = exact(fitted.represent(features).double()).cpu().numpy()
+    return scores - fitted.gamma * fitted.seen
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from unseen.errors import DataError, MissingDependency
 
+__all__ = ["Answers", "OnnxClassifier"]
+
 FORMAT, VERSION = "unseen-onnx", 1
 ROWS_AT_ONCE, PICTURES_AT_ONCE = 4096, 32
 """Run together: bounds memory, not results."""

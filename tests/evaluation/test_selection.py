@@ -142,7 +142,7 @@ def test_the_scores_of_a_closed_form_choice(tiny_world: World, tiny_task: MakeTa
     task = tiny_task(tiny_world(seen=8, unseen=3, noise=2.0), method="class-gaussian")
     view = task.dataset.training_view("main")
     told: list[HeldOutScores] = []
-    chosen, *_ = select_closed_form(view, task.method, True, 0, task.device, told.extend)  # type: ignore[arg-type]
+    chosen, *_ = select_closed_form(view, task.method, True, 0, task.device, on_choice=told.extend)  # type: ignore[arg-type]
     check_scores(told, chosen, view)
 
 

@@ -195,7 +195,7 @@ def _choose(task: Task, view: TrainingView, watch: Watch) -> Task:
     if isinstance(task.method, ClosedForm):
         watch.on_phase("choosing settings on folds")
         selection, solver, scaling, gamma = select_closed_form(
-            view, task.method, task.recipe.centred, task.seed, task.device, watch.on_choice
+            view, task.method, task.recipe.centred, task.seed, task.device, on_choice=watch.on_choice
         )
         recipe = replace(task.recipe, scaling=scaling, gamma=gamma)
         return replace(task, hyperparameters=solver, recipe=recipe, selection=selection, settings_from="folds")

@@ -85,6 +85,7 @@ def select_closed_form(
     centred: bool,
     seed: int,
     device: torch.device,
+    *,
     on_choice: OnChoice | None = None,
 ) -> tuple[Selection, ClosedFormMethod, Scaling, float]:
     """Try every scaling and every value of the method's grid. Returns the record, the solver, the scaling and γ.
@@ -107,7 +108,7 @@ def select_closed_form(
         chosen = [
             (fold, *_solve_all(fold, best.settings["scaling"], centred, solver_type, [settings], device)) for fold in folds
         ]
-        on_choice([_scores(fold, predictors[0], held_out) for fold, held_out, predictors in chosen])
+        on_choice([_scores(fold, predictor, rows) for fold, rows, [predictor] in chosen])
     solver = solver_type(**settings)
     return _record(best, candidates, folds), solver, best.settings["scaling"], best.gamma
 

@@ -74,11 +74,15 @@ class _Candidate:
 
 
 def select_closed_form(
-    view: TrainingView, method: ClosedForm, centred: bool, seed: int, device: torch.device
+    view: TrainingView, method: ClosedForm, centred: bool, seed: int, device: torch.device, held_out: float | None = None
 ) -> tuple[Selection, ClosedFormMethod, Scaling, float]:
-    """Try every scaling and every value of the method's grid. Returns the record, the solver, the scaling and γ."""
+    """Try every scaling and every value of the method's grid. Returns the record, the solver, the scaling and γ.
+
+    Args:
+        held_out: see `cut_folds`.
+    """
     solver_type = method.hyperparameters
-    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
+    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"), held_out)
     candidates: list[_Candidate] = []
     grid = [dict(zip(solver_type.GRID, values, strict=True)) for values in itertools.product(*solver_type.GRID.values())]
     for scaling in solver_type.SCALINGS:
@@ -121,6 +125,7 @@ def select_recipe(
     folder: Path,
     on_phase: Callable[[str], None],
     on_progress: Callable[[Progress], None],
+    held_out: float | None = None,
 ) -> tuple[Selection, Recipe]:
     """Choose scaling and steps, then synthetic count and final classifier, each with its γ.
 
@@ -129,11 +134,12 @@ def select_recipe(
 
     Args:
         folder: keeps checkpoints and stored generators.
+        held_out: see `cut_folds`.
 
     Raises:
         Diverged: training does, on a fold of every scaling. One that does is recorded, and the others are judged.
     """
-    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
+    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"), held_out)
     steps = _steps_to_store(view, method, hyperparameters, recipe)
     stored = {
         (scaling, number): _StoredGenerators(

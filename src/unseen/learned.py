@@ -1,8 +1,8 @@
 """What a classifier keeps so that it can learn further classes: a trained generator, rows of classes that have some, and all
 embeddings. The final classifier follows from it, so classes may come, go and move, and get rows, without training again.
 
-Three rules make the order in which that happens no part of the result. Classes are known by name and stand in the order of their
-labels; the noise of each is seeded by its name; rows that come later are ordered by class and bytes.
+Three rules make the order in which that happens no part of the result. Classes are known by name and stand in the order of
+their labels; the noise of each is seeded by its name; rows that come later are ordered by class and bytes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from unseen.data.validate import check_class_table
 from unseen.evaluation.predictor import spread_of_margin
 from unseen.final_classifier import classifier_rows, fit_final_classifier
 from unseen.fitted import Fitted
+from unseen.gate import Scores
 from unseen.methods import ClosedForm, Generative, find_method
 from unseen.methods.base import GenerativeMethod, stream_seed
 from unseen.recipe import FEW, Recipe
+from unseen.represented import Rows
 from unseen.scaling import ScaledView, Scaler
 from unseen.training import train, training_steps
 
@@ -118,7 +120,8 @@ class Learned:
 
     def with_examples(self, features: NDArray[np.float32], ids: Ids) -> Learned:
         """With these raw rows (m, d) of classes ids (m,) as well."""
-        rows = as_kept(self.scaler.features(features))
+        limit = np.finfo(self.rows.dtype).max  # beyond it where the rows of the fit were within it: an outlier
+        rows = np.clip(self.scaler.features(features), -limit, limit).astype(self.rows.dtype)
         together = np.concatenate([self.examples, rows])
         labels = np.concatenate([self.of_examples, ids])
         order = sorted(range(len(labels)), key=lambda row: (labels[row], together[row].tobytes()))
@@ -161,7 +164,8 @@ class Learned:
             with_rows = (seen | (count > 0))[columns]
             place = torch.from_numpy(np.cumsum(~self.retired) - 1).to(device)
             view = self._view(x, place[y], columns, np.flatnonzero(with_rows))
-            scores, fitted_on = self.hyperparameters.fit(view), x
+            scores: Scores = self.hyperparameters.fit(view)
+            fitted_on: Rows = x
         else:
             view = self._view(x, y, np.arange(len(self.classes)), np.flatnonzero(seen))
             view = replace(view, unseen=torch.from_numpy(np.flatnonzero(~seen & ~self.retired)).to(device))

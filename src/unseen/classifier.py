@@ -33,8 +33,8 @@ from unseen.represented import PART
 __all__ = ["InputError", "ZeroShotClassifier"]
 
 HELD_OUT_CLASSES = 0.2
-"""Share of the classes with rows that plays the unseen ones where `blind` chooses. It does not depend on how many unseen classes
-there are, because these come and go."""
+"""Share of the classes with rows that plays the unseen ones where `blind` chooses: whatever the number of unseen classes, because
+these come and go."""
 
 
 class InputError(DataError, ValueError):
@@ -72,11 +72,11 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     Args:
         method: name of a method that is not transductive (`unseen methods` lists them).
         protocol: `fixed` takes the defaults for the size of the data and trains once. `blind` also chooses scaling, length,
-            final classifier and γ on folds of the classes that have rows, which multiplies the time by about ten for a
-            generative method. `auto`, the default, is `blind` for a closed-form method, where it takes seconds and where nothing
-            unseen is ever recognised without a γ from folds, unless there are too few classes to cut folds; and `fixed` for a
-            generative method: its defaults bring balanced scores without γ, and a first answer in minutes is worth more than
-            the last points of H. Choose `blind` before you rely on it.
+            final classifier and γ on folds of the classes that have rows; it trains a generative method once more for every
+            fold and scaling. `auto`, the default, is `fixed` for a generative method: synthetic rows make it recognise
+            unseen classes without γ, and a first answer should not wait for nine trainings; choose `blind` before you rely on
+            it. For a closed-form method, which would hardly ever name an unseen class without a γ from folds and takes
+            seconds, `auto` is `blind`, unless there are settings or a preset, or too few classes to cut folds.
         settings: hyper-parameters and parts of the recipe by name, as `unseen train --set` takes them.
         preset: the name of one of the method's presets, or the path of a file that `--save-preset` wrote.
         encoder: of descriptions: what `unseen embed --encoder` takes, or an object with `encode`.
@@ -263,7 +263,9 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def predict(self, X: Any) -> Labels:
         """(n, d) → (n,) labels. Looked at some thousand rows at a time: a mapped file is never copied whole."""
         state = self._fitted()
-        return state.classes[np.concatenate([part.argmax(axis=1) for part in self._decisions(X, state)])]
+        best = [part.argmax(axis=1) for part in self._decisions(X, state)]
+        predicted: Labels = state.classes[np.concatenate(best)]
+        return predicted
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """(n, d) → (n, C) scores with γ subtracted from seen classes; of two classes, (n,) the second's minus the first's."""
@@ -400,8 +402,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if not isinstance(task.method, ClosedForm):
             if task.method.transductive:
                 raise SettingsError(
-                    f"method '{self.method}' trains on unlabelled rows of the classes to be recognised, which fit is not given; "
-                    "choose another, or use `unseen train`"
+                    f"method '{self.method}' trains on unlabelled rows of the classes to be recognised, which fit does not "
+                    "take; choose another, or use `unseen train`"
                 )
             return task if asked == "fixed" or task.selection else self._chosen(task)
         if self.protocol == "auto" and not settings and self.preset is None:
@@ -481,7 +483,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if isinstance(said, np.ndarray):
             if state is not None and state.encoder:
                 raise InputError(
-                    f"the classes were described in words and embedded by {state.encoder['name']}; give descriptions of new ones"
+                    f"the classes were described in words and embedded by {state.encoder['name']}; give descriptions here too"
                 )
             width = said.shape[1] if state is None else state.learned.embeddings.shape[1]
             if said.shape[1] != width:
@@ -501,8 +503,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         about = {"name": made.encoder["name"], "fingerprint": made.encoder["fingerprint"]}
         if state is not None and state.encoder and about["fingerprint"] != state.encoder["fingerprint"]:
             raise InputError(
-                f"the classes were embedded by another encoder ({state.encoder['name']}) than {about['name']}; give that one as "
-                "`encoder`"
+                f"the classes were embedded by another encoder ({state.encoder['name']}) than {about['name']}; give that one "
+                "as `encoder`"
             )
         return labels, np.asarray(made.table.embeddings, np.float64), about
 
@@ -519,8 +521,8 @@ def _given(classes: Any) -> tuple[Labels, NDArray[np.float64] | list[Any]]:
         labels, said = list(classes[0]), list(_array(classes[1]))
     else:
         raise InputError(
-            f"classes are given as {type(classes).__name__}; give a mapping from label to description or embedding, a DataFrame "
-            "with the labels as its index, or a pair (labels, embeddings)"
+            f"classes are given as {type(classes).__name__}; give a mapping from label to description or embedding, a "
+            "DataFrame with the labels as its index, or a pair (labels, embeddings)"
         )
     if len(labels) != len(said):
         raise InputError(f"there are {len(labels)} labels but {len(said)} embeddings or descriptions; give one a class")
@@ -535,7 +537,7 @@ def _given(classes: Any) -> tuple[Labels, NDArray[np.float64] | list[Any]]:
             f"class {str(labels[words.index(True)])[:40]!r} has a description and {str(labels[words.index(False)])[:40]!r} an "
             "embedding; give all of them one or the other"
         )
-    rows = []
+    rows: list[NDArray[np.float64]] = []
     for label, one in zip(labels, said, strict=True):
         try:
             row = np.asarray(_array(one), np.float64)

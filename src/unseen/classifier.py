@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 from threadpoolctl import threadpool_limits
 
 from unseen.asking import build_task
-from unseen.data.dataset import ClassTable, Dataset, Ids, Split
+from unseen.data.dataset import ClassTable, Dataset, Ids, Provenance, Split
 from unseen.data.validate import check_class_table
 from unseen.encoders.embedding import SentenceEncoder, embed, encoder_named
 from unseen.errors import DataError, SettingsError
@@ -33,12 +33,12 @@ from unseen.represented import PART
 __all__ = ["InputError", "ZeroShotClassifier"]
 
 HELD_OUT_CLASSES = 0.2
-"""Share of the classes with rows that plays the unseen ones where `blind` chooses: whatever the number of unseen classes, because
-these come and go."""
+"""Share of the classes with rows that plays the unseen ones where `blind` chooses: however many unseen classes there are,
+because these come and go."""
 
 
-class InputError(DataError, ValueError):
-    """What was given cannot be learned from or classified; also a ValueError, which is what scikit-learn expects."""
+class InputError(DataError, ValueError, TypeError):
+    """What was given cannot be learned from or classified; also what scikit-learn expects to be raised then."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         seed = int(random) if isinstance(random, int | np.integer) else int(check_random_state(random).randint(2**31))
         rows, unseen = np.arange(len(X)), np.setdiff1d(np.arange(len(labels)), ids)
         split = Split("all rows", rows, rows[:0], rows[:0], np.unique(ids), unseen)
-        data = Dataset("given", X, ids.astype(np.int64), table, {split.name: split})
+        one_model = Provenance(feature_extractor="the user's", embedding_source="the user's")  # `prompting` is chosen by name
+        data = Dataset("given", X, ids.astype(np.int64), table, {split.name: split}, one_model)
         with self._threads():
             task = self._task(data, seed)
             learned = learn(

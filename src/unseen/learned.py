@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unseen.data.dataset import ClassTable, Ids, TrainingView
 from unseen.data.validate import check_class_table
+from unseen.errors import SettingsError
 from unseen.evaluation.predictor import spread_of_margin
 from unseen.final_classifier import classifier_rows, fit_final_classifier
 from unseen.fitted import Fitted
@@ -213,12 +214,20 @@ def learn(
     seed: int,
     device: torch.device,
 ) -> Learned:
-    """Train a method on a view, whose classes have these labels."""
+    """Train a method on a view, whose classes have these labels.
+
+    Raises SettingsError where training needs unseen classes, and there is none.
+    """
     scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
     networks: dict[str, Tensor] = {}
     if isinstance(entry, Generative):
         scaled = scaler.view(view, device)
         method = entry.build(scaled, hyperparameters, stream_seed(seed, "method"))
+        if method.uses_unseen_embeddings and not len(view.unseen):
+            raise SettingsError(
+                f"training {entry.name} with these settings looks at classes without rows, and none is given; give some at the "
+                "beginning, or choose another method"
+            )
         steps = training_steps(recipe, entry.schedule(hyperparameters), scaled)
         train(method, scaled, steps, stream_seed(seed, "training"))
         recipe = replace(recipe, steps=steps, synthetic=recipe.rows_per_class(scaled.mean_seen_count))

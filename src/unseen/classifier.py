@@ -548,7 +548,7 @@ def _given(classes: Any) -> tuple[Labels, NDArray[np.float64] | list[Any]]:
             wanted = f"{len(rows[0])} numbers, as the others have" if rows else "a row of numbers"
             raise InputError(f"the embedding of class {str(label)[:40]!r} has shape {row.shape}; give it {wanted}")
         rows.append(row)
-    return _labels(labels), np.array(rows).reshape(len(rows), -1)
+    return _labels(labels), np.array(rows)
 
 
 def _is_words(said: Any) -> bool:
@@ -606,7 +606,8 @@ def _in_one_sentence() -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, TypeError) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        first = str(error).partition("\nZeroShotClassifier does not accept missing values")[0]  # its advice is other estimators
+        raise InputError(" ".join(first.split()).removesuffix(".")) from error
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from unseen.evaluation.predictor import spread_of_margin
 from unseen.final_classifier import classifier_rows, fit_final_classifier
 from unseen.fitted import Fitted
 from unseen.gate import Scores
+from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, Generative, find_method
 from unseen.methods.base import GenerativeMethod, stream_seed
 from unseen.recipe import FEW, Recipe
@@ -165,7 +166,9 @@ class Learned:
             with_rows = (seen | (count > 0))[columns]
             place = torch.from_numpy(np.cumsum(~self.retired) - 1).to(device)
             view = self._view(x, place[y], columns, np.flatnonzero(with_rows))
-            scores: Scores = self.hyperparameters.fit(view)
+            solved = self.hyperparameters.fit(view)
+            # Not a transposed view, whose products differ in their last bits from those of what is saved.
+            scores: Scores = LinearScores(solved.weight.contiguous(), solved.bias.contiguous())
             fitted_on: Rows = x
         else:
             view = self._view(x, y, np.arange(len(self.classes)), np.flatnonzero(seen))

@@ -40,6 +40,7 @@ ENTRIES = frozenset(
         *("method", "hyperparameters", "recipe", "seed", "gamma", "temperature", "inference_only"),
     }
 )
+ASKED = frozenset({"method", "protocol", "settings", "preset", "random_state", "threads", "encoder"})
 KINDS: Mapping[str, type] = {"text": str, "object": str, "int64": int, "float64": float, "bool": bool}
 """How labels are kept → what each of them is in JSON."""
 
@@ -127,7 +128,16 @@ def read_model(folder: Path, device: torch.device) -> tuple[State, dict[str, Any
         return _assembled(manifest, {name: np.array(array) for name, array in arrays.items()}, device)
     except DataError:
         raise
-    except (UnseenError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as error:
+    except (
+        UnseenError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"the model in {folder} is damaged ({cause}); restore it or save it again") from error
 
@@ -137,6 +147,8 @@ def _assembled(
 ) -> tuple[State, dict[str, Any], dict[str, Any]]:
     from unseen.classifier import State
 
+    if manifest["asked"].keys() != ASKED or manifest["asked"]["method"] != manifest["method"]:
+        raise ValueError("it was made by another constructor")
     entry = find_method(manifest["method"])
     kind, values = manifest["labels"]["kind"], manifest["labels"]["values"]
     if not all(type(value) is KINDS[kind] for value in values):
@@ -166,9 +178,9 @@ def _assembled(
         temperature=float(manifest["temperature"]),
         device=device,
     )
-    tried = fitted.decide(np.zeros((1, manifest["features"]["count"]), np.float32))
-    if tried.shape != (1, len(fitted.names)):
-        raise ValueError(f"there are {tried.shape[1]} scores for {len(fitted.names)} classes")
+    if not fitted.temperature > 0:
+        raise ValueError(f"its temperature is {fitted.temperature}")
+    fitted.decide(np.zeros((1, manifest["features"]["count"]), np.float32))  # arrays of a stranger may not fit together
     if manifest["inference_only"]:
         learned = replace(learned, rows=learned.rows[:0])
     encoder = manifest["encoder"]

@@ -19,7 +19,7 @@ from torch import Tensor
 from unseen.gate import DETECTOR_EPOCHS, GatedScores, Scores, fit_detector, mean_entropy
 from unseen.linear import LinearScores, discriminant
 from unseen.methods.base import ClassStreams, GenerativeMethod, SamplesRepresented, Streams, stream_seed
-from unseen.recipe import Recipe
+from unseen.recipe import FEW, Recipe
 from unseen.represented import PART, Rows, hold, in_parts
 from unseen.scaling import ScaledView
 
@@ -101,7 +101,12 @@ def represent(method: GenerativeMethod, x: Tensor) -> Tensor:
 
 
 def classifier_rows(
-    method: GenerativeMethod, view: ScaledView, rows_per_class: int, seed: int, drawn: int = 0
+    method: GenerativeMethod,
+    view: ScaledView,
+    rows_per_class: int,
+    seed: int,
+    drawn: int = 0,
+    examples: tuple[Tensor, Tensor] | None = None,
 ) -> ClassifierRows:
     """Real seen rows, then `rows_per_class` synthetic rows of every unseen class, as the method represents them.
 
@@ -109,27 +114,36 @@ def classifier_rows(
 
     Args:
         drawn: where it is fewer than `rows_per_class` and not 0, so many are synthesised and weigh as much together.
+        examples: a few real rows (m, d) of unseen classes and their class ids (m,): less than `FEW` a class. They stand behind
+            the synthetic rows and count as such. With k of them, k/`FEW` of the weight of their class is theirs.
     """
-    weight = 1.0
+    weight, counted = 1.0, rows_per_class
     if 0 < drawn < rows_per_class:
         weight, rows_per_class = rows_per_class / drawn, drawn
     ids = view.unseen.repeat_interleave(rows_per_class)
     streams = ClassStreams(seed, view.names, view.device)
     classes_at_once = max(1, ROWS_AT_ONCE // rows_per_class) * rows_per_class
     real = zip(torch.split(view.features, ROWS_AT_ONCE), torch.split(view.labels, ROWS_AT_ONCE), strict=True)
-    labels = torch.cat([view.labels, ids])
+    x_few, y_few = (view.features[:0], ids[:0]) if examples is None else examples
+    few = zip(torch.split(x_few, ROWS_AT_ONCE), torch.split(y_few, ROWS_AT_ONCE), strict=True) if len(y_few) else ()
+    synthesised = torch.split(ids, classes_at_once) if len(ids) else ()
+    labels = torch.cat([view.labels, ids, y_few])
     if isinstance(method, SamplesRepresented):  # what it draws is represented already
         parts = chain(
             (method.represent_for_fitting(x, y, streams) for x, y in real),
-            (method.sample_represented(part, streams) for part in torch.split(ids, classes_at_once)),
+            (method.sample_represented(part, streams) for part in synthesised),
+            (method.represent_for_fitting(x, y, streams) for x, y in few),
         )
         features = hold(lambda x: x, method.represent(view.features[:1]), parts, len(labels))
     else:
-        parts = chain((x for x, _ in real), (method.sample(part, streams) for part in torch.split(ids, classes_at_once)))
+        made = (method.sample(part, streams) for part in synthesised)
+        parts = chain((x for x, _ in real), made, (x for x, _ in few))
         features = hold(method.represent, view.features[:1], parts, len(labels))
     weights = torch.ones(len(labels), device=view.device)
-    weights[len(view.labels) :] = weight
-    return ClassifierRows(features, labels, weights, len(ids))
+    share = torch.bincount(y_few, minlength=len(view.names)).float() / FEW
+    weights[len(view.labels) :] = weight * (1 - share[labels[len(view.labels) :]])
+    weights[len(labels) - len(y_few) :] = counted / FEW
+    return ClassifierRows(features, labels, weights, len(ids) + len(y_few))
 
 
 def fit_final_classifier(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> Scores:

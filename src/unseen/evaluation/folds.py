@@ -33,19 +33,22 @@ class Fold:
     held_out: TestRows
 
 
-def cut_folds(view: TrainingView, count: int, seed: int) -> tuple[Fold, ...]:
+def cut_folds(view: TrainingView, count: int, seed: int, held_out: float | None = None) -> tuple[Fold, ...]:
     """Cut `count` folds. Pseudo-unseen classes are as large a share as the unseen ones are of all: U / (S + U).
 
     The seen classes are shuffled once and dealt out in turn, so folds hold out different classes as far as there are
     enough. Where the split is by group, whole groups are dealt out, as near to that share as they come.
 
+    Args:
+        held_out: another share of the seen classes, for who does not know yet which classes will be unseen.
+
     Raises:
         DataError: there are too few seen classes or rows to cut from, or the groups are too large.
     """
     seen, unseen = len(view.seen), len(view.unseen)
-    if unseen == 0:
+    if unseen == 0 and held_out is None:
         raise DataError("the split has no unseen class, so there is nothing to learn to recognise; name some")
-    wanted = max(2, round(seen * unseen / (seen + unseen)))
+    wanted = max(2, round(seen * (unseen / (seen + unseen) if held_out is None else held_out)))
     if seen < 5 or seen - wanted < 2:
         raise DataError(
             f"{seen} seen classes are too few to cut validation folds with {wanted} of them held out; "

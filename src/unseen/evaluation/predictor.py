@@ -103,7 +103,7 @@ def closed_form_predictor(scaler: Scaler, view: ScaledView, scores: LinearScores
         conventional=scores.only(view.unseen),
         seen=view.seen.cpu().numpy(),
         unseen=view.unseen.cpu().numpy(),
-        spread=spread_of_margin(scores, view.features, view),
+        spread=spread_of_margin(scores, view.features, view.seen, view.unseen),
         device=view.device,
     )
 
@@ -140,7 +140,7 @@ def generative_predictor(
         conventional=conventional,
         seen=view.seen.cpu().numpy(),
         unseen=view.unseen.cpu().numpy(),
-        spread=spread_of_margin(generalized, rows.features, view),
+        spread=spread_of_margin(generalized, rows.features, view.seen, view.unseen),
         device=view.device,
     )
 
@@ -158,10 +158,14 @@ def conventional_by_epoch(
     return fit_by_epoch(rows.only_synthetic(), view.unseen, recipe, seed)
 
 
-def spread_of_margin(scores: Scores, x: Rows, view: ScaledView) -> float:
-    """Standard deviation of (max seen − max unseen) over rows x: the unit in which γ is stated."""
+def spread_of_margin(scores: Scores, x: Rows, seen: Tensor, unseen: Tensor) -> float:
+    """Standard deviation of (max seen − max unseen) over rows x: the unit in which γ is stated.
+
+    Args:
+        seen, unseen: columns of the scores.
+    """
     margins = []
     for _, part in in_parts(x):
         s = scores(part)
-        margins.append(s[:, view.seen].amax(dim=1) - s[:, view.unseen].amax(dim=1))
+        margins.append(s[:, seen].amax(dim=1) - s[:, unseen].amax(dim=1))
     return max(float(torch.cat(margins).std()), 1e-12)

@@ -85,6 +85,7 @@ def select_closed_form(
     centred: bool,
     seed: int,
     device: torch.device,
+    held_out: float | None = None,
     *,
     on_choice: OnChoice | None = None,
 ) -> tuple[Selection, ClosedFormMethod, Scaling, float]:
@@ -92,9 +93,10 @@ def select_closed_form(
 
     Args:
         on_choice: what was chosen is solved again for it.
+        held_out: see `cut_folds`.
     """
     solver_type = method.hyperparameters
-    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
+    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"), held_out)
     candidates: list[_Candidate] = []
     grid = [dict(zip(solver_type.GRID, values, strict=True)) for values in itertools.product(*solver_type.GRID.values())]
     for scaling in solver_type.SCALINGS:
@@ -168,6 +170,7 @@ def select_recipe(
     on_phase: Callable[[str], None],
     on_progress: Callable[[Progress], None],
     on_choice: OnChoice | None = None,
+    held_out: float | None = None,
 ) -> tuple[Selection, Recipe]:
     """Choose scaling and steps, then synthetic count and final classifier, each with its γ.
 
@@ -177,11 +180,12 @@ def select_recipe(
     Args:
         folder: keeps checkpoints and stored generators.
         on_choice: for it, what was chosen is synthesised and fitted again on the stored generators; nothing is trained again.
+        held_out: see `cut_folds`.
 
     Raises:
         Diverged: training does, on a fold of every scaling. One that does is recorded, and the others are judged.
     """
-    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"))
+    folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"), held_out)
     steps = _steps_to_store(view, method, hyperparameters, recipe)
     stored = {
         (scaling, number): _StoredGenerators(

@@ -1,0 +1,621 @@
+"""The face of the library: a scikit-learn classifier that knows classes by what is said of them, and learns new ones later."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+from threadpoolctl import threadpool_limits
+
+from unseen.asking import build_task
+from unseen.data.dataset import ClassTable, Dataset, Ids, Provenance, Split
+from unseen.data.validate import check_class_table
+from unseen.encoders.embedding import SentenceEncoder, embed, encoder_named
+from unseen.errors import DataError, SettingsError
+from unseen.evaluation.protocol import Task
+from unseen.evaluation.selection import select_closed_form, select_recipe
+from unseen.fitted import Fitted
+from unseen.learned import Labels, Learned, learn
+from unseen.methods import ClosedForm
+from unseen.represented import PART
+
+__all__ = ["InputError", "ZeroShotClassifier"]
+
+HELD_OUT_CLASSES = 0.2
+"""Share of the classes with rows that plays the unseen ones where `blind` chooses: however many unseen classes there are,
+because these come and go."""
+
+
+class InputError(DataError, ValueError, TypeError):
+    """What was given cannot be learned from or classified; also what scikit-learn expects to be raised then."""
+
+
+@dataclass(frozen=True)
+class State:
+    """All that `fit` found, replaced as one value, so that a prediction never sees half of a change.
+
+    Args:
+        classes: (C,) labels, sorted: the columns of the scores.
+        fitted: what scores rows.
+        learned: what further classes are learned from.
+        settings_from: where the settings come from, as a result row says it.
+        protocol: `blind` or `fixed`.
+        encoder: name and fingerprint of the encoder that embedded descriptions; empty where embeddings were given, and None
+            where nothing was, so that classes are one-hot.
+    """
+
+    classes: Labels
+    fitted: Fitted
+    learned: Learned
+    settings_from: str
+    protocol: str
+    encoder: Mapping[str, str] | None
+
+
+class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A classifier whose classes need no example: a name with a description, or an embedding, is enough.
+
+    `fit` trains a generator on the classes that have rows, synthesises rows of those that have none, and fits an ordinary
+    classifier on both. `add_classes` repeats the last two, which takes seconds.
+
+    Args:
+        method: name of a method that is not transductive (`unseen methods` lists them).
+        protocol: `fixed` takes the defaults for the size of the data and trains once. `blind` also chooses scaling, length,
+            final classifier and γ on folds of the classes that have rows; it trains a generative method once more for every
+            fold and scaling. `auto`, the default, is `fixed` for a generative method: synthetic rows make it recognise
+            unseen classes without γ, and a first answer should not wait for nine trainings; choose `blind` before you rely on
+            it. For a closed-form method, which would hardly ever name an unseen class without a γ from folds and takes
+            seconds, `auto` is `blind`, unless there are settings or a preset, or too few classes to cut folds.
+        settings: hyper-parameters and parts of the recipe by name, as `unseen train --set` takes them.
+        preset: the name of one of the method's presets, or the path of a file that `--save-preset` wrote.
+        encoder: of descriptions: what `unseen embed --encoder` takes, or an object with `encode`.
+        random_state: the same integer gives the same classifier, to the bit on one machine. None draws one.
+        device: `cpu` or `cuda`; None takes a GPU where there is one.
+        threads: of the processor while fitting; None leaves them. The last bits of a result depend on it.
+
+    Attributes:
+        classes_: (C,) labels that can be answered, sorted.
+        seen_classes_, unseen_classes_: those on the seen side of γ, and the others.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> bird = ZeroShotClassifier().fit(X, y, classes={"wren": "a small …", "okapi": "a striped …"})  # doctest: +SKIP
+        >>> bird.add_classes({"quokka": "a small brown marsupial that seems to smile"}).predict(X)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        method: str = "tfvaegan",
+        *,
+        protocol: str = "auto",
+        settings: Mapping[str, Any] | None = None,
+        preset: str | None = None,
+        encoder: str | SentenceEncoder = "minilm",
+        random_state: Any = 0,
+        device: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.method = method
+        self.protocol = protocol
+        self.settings = settings
+        self.preset = preset
+        self.encoder = encoder
+        self.random_state = random_state
+        self.device = device
+        self.threads = threads
+
+    # -- learning
+
+    def fit(self, X: Any, y: Any, classes: Any = None) -> ZeroShotClassifier:
+        """Learn from rows and from what is said of classes.
+
+        Training needs its rows in memory, in float32.
+
+        Args:
+            X: (n, d) features: NumPy (float16 to float64, mapped or not), pandas, torch.
+            y: (n,) labels: texts or whole numbers.
+            classes: all classes that may be answered, those of y among them: a mapping from label to embedding, or from label
+                to description (a text or several); a DataFrame with the labels as its index, and numbers or a column
+                `description`; or a pair (labels, embeddings). None: the classes of y, told apart by nothing but that they
+                differ, so that none can be added later.
+
+        Raises:
+            InputError: X, y or the classes do not fit together, or hold what cannot be learned from.
+            SettingsError: a name or a value that does not exist or cannot work.
+            RunError: training went wrong.
+        """
+        with _in_one_sentence():
+            X, y = validate_data(self, _array(X), _array(y), dtype=np.float32)
+            check_classification_targets(y)
+            seen, ids = np.unique(y, return_inverse=True)
+        if len(seen) < 2:
+            raise InputError(f"y has rows of 1 class ({str(seen[0])[:40]!r}), and learning needs two classes or more")
+        if classes is None:
+            labels, embeddings, encoder = seen, np.eye(len(seen)), None
+        else:
+            labels, embeddings, encoder = self._embedded(classes)
+            if (missing := np.setdiff1d(seen, labels) if _alike(seen, labels) else seen).size:
+                raise InputError(f"y has label {str(missing[0])[:40]!r}, which is not among the classes given; add it to them")
+            order = np.argsort(labels, kind="stable")
+            labels, embeddings = labels[order], embeddings[order]
+            ids = np.searchsorted(labels, seen)[ids]
+        table = ClassTable(tuple(str(label) for label in labels), embeddings)
+        with _ours():
+            check_class_table(table)
+        random = self.random_state
+        seed = int(random) if isinstance(random, int | np.integer) else int(check_random_state(random).randint(2**31))
+        rows, unseen = np.arange(len(X)), np.setdiff1d(np.arange(len(labels)), ids)
+        split = Split("all rows", rows, rows[:0], rows[:0], np.unique(ids), unseen)
+        one_model = Provenance(feature_extractor="the user's", embedding_source="the user's")  # `prompting` is chosen by name
+        data = Dataset("given", X, ids.astype(np.int64), table, {split.name: split}, one_model)
+        with self._threads():
+            task = self._task(data, seed)
+            learned = learn(
+                data.training_view(), labels, task.method, task.hyperparameters, task.recipe, seed, task.device
+            )  # fmt: skip
+            fitted = learned.fit(task.device)
+        self._state = State(labels, fitted, learned, task.settings_from, task.protocol, encoder)
+        return self
+
+    def add_classes(self, classes: Any) -> ZeroShotClassifier:
+        """Learn classes that have no row: synthesise them, and fit the final classifier again. The generator stays as it is.
+
+        The result is, to the bit, what `fit` would have given with these classes from the start, in whatever order they come,
+        unless the method's training looks at unseen classes; then a warning says so. γ keeps its value in units of the spread
+        of (max seen − max unseen), and is scaled with the spread of the new classifier.
+
+        Args:
+            classes: as in `fit`, in the same space.
+
+        Raises:
+            InputError: no class, a class that is known, colliding names, embeddings of another length or the same as another's.
+        """
+        state = self._refittable("add")
+        labels, embeddings, _ = self._embedded(classes, state)
+        learned = state.learned
+        known = np.isin(labels, learned.classes)
+        if known.any():
+            label = labels[known][0]
+            if label in learned.answered:
+                raise InputError(f"class {str(label)[:40]!r} is known already; give it to update_classes, or rename it")
+            raise InputError(
+                f"class {str(label)[:40]!r} was trained on rows and removed, so it cannot come back without them; fit anew"
+            )
+        with _ours():
+            return self._become(state, learned.with_classes(labels, embeddings), "add")
+
+    def update_classes(self, classes: Any) -> ZeroShotClassifier:
+        """Give classes that the generator was not trained on another description or embedding.
+
+        Args, equality, γ: see `add_classes`.
+
+        Raises InputError: for a class that is not known, or that the generator was trained on with the embedding it has.
+        """
+        state = self._refittable("update")
+        labels, embeddings, _ = self._embedded(classes, state)
+        ids = self._known(labels, state)
+        trained = ids[state.learned.trained[ids]]
+        if len(trained):
+            raise InputError(
+                f"the generator was trained on rows of class {state.learned.names[trained[0]][:40]!r} with the embedding that "
+                "it has; fit anew to change it"
+            )
+        changed = state.learned.embeddings.copy()
+        changed[ids] = embeddings
+        with _ours():
+            check_class_table(ClassTable(state.learned.names, changed))
+            return self._become(state, replace(state.learned, embeddings=changed), "update")
+
+    def remove_classes(self, classes: Any) -> ZeroShotClassifier:
+        """Answer these classes no more.
+
+        Where they had no rows, the result is what `fit` would have given without them. Rows of the others leave the final
+        classifier; generator and scaling, which have seen them, stay, and the label cannot be added again.
+
+        Args:
+            classes: labels, or one.
+
+        Raises InputError: a label is unknown or given twice, or too few would be left.
+        """
+        state = self._refittable("remove")
+        given = [classes] if isinstance(classes, str | int | np.generic) else list(classes)
+        if not given:
+            raise InputError("no class is given to be removed; name one")
+        ids = self._known(_labels(given), state)
+        left = state.learned.without_classes(ids)
+        if (left.trained & ~left.retired).sum() < 2:
+            raise InputError("fewer than two classes with rows would be left, and the final classifier needs them; keep some")
+        return self._become(state, left, "remove")
+
+    def learn_examples(self, X: Any, y: Any) -> ZeroShotClassifier:
+        """Use rows of known classes that came after `fit`; generator, scaling and γ's unit rule stay as they are.
+
+        A class without rows moves from synthetic to real ones: with k of 25 rows (`unseen.recipe.FEW`), k/25 of its weight in
+        the final classifier is theirs, and the rest its synthetic rows'. With the 25th it has real rows only, and leaves the
+        unseen side of γ. Closed-form methods, which synthesise nothing, take the rows as they are, and their class leaves
+        the unseen side with the 25th too. Rows of a class on the seen side join its others. The order in which
+        rows come changes nothing.
+
+        Args:
+            X: (m, d); y: (m,) labels of known classes.
+
+        Raises InputError: X is not like the rows of the fit, or a label is unknown.
+        """
+        state = self._refittable("learn examples of")
+        with _in_one_sentence():
+            X, y = validate_data(self, _array(X), _array(y), dtype=np.float32, reset=False)
+        distinct, inverse = np.unique(y, return_inverse=True)
+        ids = self._known(distinct, state)[inverse]
+        return self._become(state, state.learned.with_examples(X, ids), "learn examples of")
+
+    # -- answering
+
+    def predict(self, X: Any) -> Labels:
+        """(n, d) → (n,) labels. Looked at some thousand rows at a time: a mapped file is never copied whole."""
+        state = self._fitted()
+        best = [part.argmax(axis=1) for part in self._decisions(X, state)]
+        predicted: Labels = state.classes[np.concatenate(best)]
+        return predicted
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """(n, d) → (n, C) scores with γ subtracted from seen classes; of two classes, (n,) the second's minus the first's."""
+        state = self._fitted()
+        scores = np.concatenate(list(self._decisions(X, state)))
+        return scores[:, 1] - scores[:, 0] if len(state.classes) == 2 else scores
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """(n, d) → (n, C) softmax of the scores with γ, over the temperature, which is 1 where nothing was calibrated."""
+        state = self._fitted()
+        return np.concatenate([state.fitted.probabilities(part) for part in self._decisions(X, state)])
+
+    @property
+    def classes_(self) -> Labels:
+        """(C,) labels that can be answered, sorted."""
+        return self._fitted().classes
+
+    @property
+    def seen_classes_(self) -> Labels:
+        """Those on the seen side of γ: they had rows in `fit`, or have got enough since."""
+        state = self._fitted()
+        seen: Labels = state.classes[state.fitted.seen]
+        return seen
+
+    @property
+    def unseen_classes_(self) -> Labels:
+        """The others."""
+        state = self._fitted()
+        unseen: Labels = state.classes[~state.fitted.seen]
+        return unseen
+
+    @property
+    def fitted_(self) -> Fitted:
+        """What scores rows, as one value: for calibration and export."""
+        return self._fitted().fitted
+
+    # -- saving
+
+    def save(self, path: Path | str, *, inference_only: bool = False) -> None:
+        """Write a folder that `load` reads, whole or not at all. An older model of ours in its place is replaced.
+
+        Args:
+            inference_only: leave out the training rows, most of its size; classes can then no longer be added.
+
+        Raises:
+            DataError: the folder holds something else.
+            RunError: the disk refuses.
+        """
+        from unseen.saved import write_model
+
+        state = self._fitted()
+        asked = {name: getattr(self, name) for name in ("method", "protocol", "settings", "preset", "random_state", "threads")}
+        asked["encoder"] = self.encoder if isinstance(self.encoder, str) else None
+        features = {"count": int(self.n_features_in_), "names": [str(n) for n in getattr(self, "feature_names_in_", ())]}
+        write_model(Path(path), state, asked, features, inference_only)
+
+    @staticmethod
+    def load(
+        path: Path | str, *, device: str | None = None, encoder: str | SentenceEncoder | None = None
+    ) -> ZeroShotClassifier:
+        """Read what `save` wrote. Nothing in the folder is run, and no file is read that it names.
+
+        Args:
+            device: as in the constructor.
+            encoder: of further descriptions. Needed where it was another than `minilm`, because a stranger's folder shall not
+                say what is loaded; it must be the same, which its fingerprint shows.
+
+        Raises DataError: the folder is missing, damaged, foreign, newer than this version, or holds more than it should.
+        """
+        from unseen.saved import read_model
+
+        state, asked, features = read_model(Path(path), _device(device))
+        if encoder is None:
+            encoder = "minilm"
+        loaded = ZeroShotClassifier(**{**asked, "encoder": encoder, "device": device})
+        loaded.n_features_in_ = features["count"]
+        if features["names"]:
+            loaded.feature_names_in_ = np.array(features["names"], object)
+        loaded._state = state
+        return loaded
+
+    # -- inside
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_state")
+
+    def _fitted(self) -> State:
+        check_is_fitted(self)
+        return self._state
+
+    def _refittable(self, verb: str) -> State:
+        state = self._fitted()
+        if not len(state.learned.rows):
+            raise InputError(
+                f"this classifier was saved with inference_only=True, so it cannot {verb} classes; load a full one"
+            )
+        return state
+
+    def _become(self, state: State, learned: Learned, verb: str) -> ZeroShotClassifier:
+        with self._threads():
+            fitted = learned.fit(state.fitted.device)
+        if verb != "learn examples of" and fitted.method is not None and fitted.method.uses_unseen_embeddings:
+            warnings.warn(
+                f"training {learned.method} with these settings looks at the classes without rows, and it was not repeated, so "
+                f"this is not what a fit with the classes it now has would give; fit anew for that",
+                stacklevel=3,
+            )
+        self._state = replace(state, classes=learned.answered, fitted=fitted, learned=learned)
+        return self
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        if self.threads is None:
+            yield
+            return
+        if not isinstance(self.threads, int) or self.threads < 1:
+            raise SettingsError(f"threads is a whole number of 1 or more, or None, not {self.threads!r}")
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with threadpool_limits(self.threads):
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _task(self, data: Dataset, seed: int) -> Task:
+        """Settings as the command line finds them, and what `blind` chooses; `auto` decided."""
+        if self.protocol not in ("auto", "blind", "fixed"):
+            raise SettingsError(f"protocol is auto, blind or fixed, not {self.protocol!r}")
+        settings = {name: str(value) for name, value in (self.settings or {}).items()}
+        asked = "fixed" if self.protocol == "auto" else self.protocol
+        task = build_task(data, None, self.method, asked, seed, settings, self.preset)
+        task = replace(task, device=_device(self.device))
+        if not isinstance(task.method, ClosedForm):
+            if task.method.transductive:
+                raise SettingsError(
+                    f"method '{self.method}' trains on unlabelled rows of the classes to be recognised, which fit does not "
+                    "take; choose another, or use `unseen train`"
+                )
+            return task if asked == "fixed" or task.selection else self._chosen(task)
+        if self.protocol == "auto" and not settings and self.preset is None:
+            try:
+                return self._chosen(replace(task, protocol="blind"))
+            except DataError:  # too few classes or rows for folds
+                return task
+        return task if asked == "fixed" or task.selection else self._chosen(task)
+
+    def _chosen(self, task: Task) -> Task:
+        view = task.dataset.training_view()
+        if isinstance(task.method, ClosedForm):
+            selection, solver, scaling, gamma = select_closed_form(
+                view, task.method, task.recipe.centred, task.seed, task.device, HELD_OUT_CLASSES
+            )
+            recipe = replace(task.recipe, scaling=scaling, gamma=gamma)
+            return replace(task, hyperparameters=solver, recipe=recipe, selection=selection, settings_from="folds")
+        with tempfile.TemporaryDirectory() as temporary:
+            selection, recipe = select_recipe(
+                view,
+                task.method,
+                task.hyperparameters,
+                task.recipe,
+                task.seed,
+                task.device,
+                folder=Path(temporary),
+                on_phase=lambda phase: None,
+                on_progress=lambda progress: None,
+                held_out=HELD_OUT_CLASSES,
+            )
+        return replace(task, recipe=recipe, selection=selection)
+
+    def _decisions(self, X: Any, state: State) -> Iterator[NDArray[np.float64]]:
+        """Scores with γ, of some thousand rows at a time."""
+        X = _array(X)
+        count = X.shape[0] if getattr(X, "ndim", 0) == 2 else 0
+        for start in range(0, max(1, count), PART):
+            part = X if count <= PART else X.iloc[start : start + PART] if hasattr(X, "iloc") else X[start : start + PART]
+            with _in_one_sentence():
+                rows = validate_data(self, part, dtype=np.float32, reset=False)
+            yield state.fitted.decide(rows)
+
+    def _known(self, labels: Labels, state: State) -> Ids:
+        """Ids of these labels; InputError for one that is not answered, or twice."""
+        learned = state.learned
+        ids = []
+        where = {label: k for k, label in enumerate(learned.classes.tolist()) if not learned.retired[k]}
+        for label in labels.tolist():
+            if label not in where:
+                raise InputError(f"there is no class {str(label)[:40]!r}; there are {_listed(learned.answered)}")
+            if where[label] in ids:
+                raise InputError(f"class {str(label)[:40]!r} is given twice; give it once")
+            ids.append(where[label])
+        return np.array(ids, np.int64)
+
+    def _embedded(
+        self, classes: Any, state: State | None = None
+    ) -> tuple[Labels, NDArray[np.float64], Mapping[str, str] | None]:
+        """Labels, embeddings (C, a) and the encoder of classes given in any of the ways of `fit`.
+
+        Args:
+            state: what they must fit to.
+        """
+        labels, said = _given(classes)
+        if not len(labels):
+            raise InputError("no class is given; give at least one, by name")
+        if state is not None and state.encoder is None:
+            raise InputError(
+                "the classifier was fitted without `classes`, so nothing says what a description or an embedding means to it; "
+                "fit it with classes=… first"
+            )
+        if state is not None and not _alike(labels, state.learned.classes):
+            raise InputError(
+                f"class {str(labels[0])[:40]!r} is a {type(labels.tolist()[0]).__name__}, but the labels are like "
+                f"{state.learned.classes.tolist()[0]!r}; give one of that kind"
+            )
+        if isinstance(said, np.ndarray):
+            if state is not None and state.encoder:
+                raise InputError(
+                    f"the classes were described in words and embedded by {state.encoder['name']}; give descriptions here too"
+                )
+            width = said.shape[1] if state is None else state.learned.embeddings.shape[1]
+            if said.shape[1] != width:
+                raise InputError(
+                    f"the embedding of class {str(labels[0])[:40]!r} has {said.shape[1]} numbers, but those of the others have "
+                    f"{width}; make it as they were made"
+                )
+            return labels, said, {}
+        if state is not None and not state.encoder:
+            raise InputError(
+                "the classes were given as embeddings, so a description cannot be compared with them; give an embedding of "
+                f"{state.learned.embeddings.shape[1]} numbers"
+            )
+        encoder = encoder_named(self.encoder) if isinstance(self.encoder, str) else self.encoder
+        with _ours():
+            made = embed(dict(zip((str(label) for label in labels), said, strict=True)), encoder)
+        about = {"name": made.encoder["name"], "fingerprint": made.encoder["fingerprint"]}
+        if state is not None and state.encoder and about["fingerprint"] != state.encoder["fingerprint"]:
+            raise InputError(
+                f"the classes were embedded by another encoder ({state.encoder['name']}) than {about['name']}; give that one "
+                "as `encoder`"
+            )
+        return labels, np.asarray(made.table.embeddings, np.float64), about
+
+
+def _given(classes: Any) -> tuple[Labels, NDArray[np.float64] | list[Any]]:
+    """Labels, and embeddings (C, a) or descriptions, of classes given in any of the ways of `fit`."""
+    if hasattr(classes, "columns") and hasattr(classes, "index"):
+        labels = list(classes.index)
+        numbers = classes.drop(columns=[c for c in ("description", "group") if c in classes.columns])
+        said: list[Any] = list(numbers.to_numpy() if numbers.shape[1] else classes.get("description", []))
+    elif isinstance(classes, Mapping):
+        labels, said = list(classes), list(classes.values())
+    elif isinstance(classes, tuple) and len(classes) == 2:
+        labels, said = list(classes[0]), list(_array(classes[1]))
+    else:
+        raise InputError(
+            f"classes are given as {type(classes).__name__}; give a mapping from label to description or embedding, a "
+            "DataFrame with the labels as its index, or a pair (labels, embeddings)"
+        )
+    if len(labels) != len(said):
+        raise InputError(f"there are {len(labels)} labels but {len(said)} embeddings or descriptions; give one a class")
+    if len(set(labels)) < len(labels):
+        twice = next(label for k, label in enumerate(labels) if label in labels[:k])
+        raise InputError(f"class {str(twice)[:40]!r} is given twice; give it once")
+    words = [_is_words(one) for one in said]
+    if labels and all(words):
+        return _labels(labels), said
+    if any(words):
+        raise InputError(
+            f"class {str(labels[words.index(True)])[:40]!r} has a description and {str(labels[words.index(False)])[:40]!r} an "
+            "embedding; give all of them one or the other"
+        )
+    rows: list[NDArray[np.float64]] = []
+    for label, one in zip(labels, said, strict=True):
+        try:
+            row = np.asarray(_array(one), np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"class {str(label)[:40]!r} has neither a description nor numbers; give it one of them") from None
+        if row.ndim != 1 or not row.size or (rows and row.shape != rows[0].shape):
+            wanted = f"{len(rows[0])} numbers, as the others have" if rows else "a row of numbers"
+            raise InputError(f"the embedding of class {str(label)[:40]!r} has shape {row.shape}; give it {wanted}")
+        rows.append(row)
+    return _labels(labels), np.array(rows)
+
+
+def _is_words(said: Any) -> bool:
+    return isinstance(said, str) or (
+        isinstance(said, Sequence) and len(said) > 0 and all(isinstance(sentence, str) for sentence in said)
+    )
+
+
+def _labels(labels: list[Any]) -> Labels:
+    """Labels as an array, all texts or all numbers."""
+    kinds = {"text" if isinstance(label, str) else "number" for label in labels}
+    if len(kinds) > 1 or not all(isinstance(label, str | int | float | np.number) for label in labels):
+        raise InputError(f"labels are texts, or numbers, and not both or something else; correct {str(labels[0])[:40]!r}")
+    return np.array(labels)
+
+
+def _alike(one: Labels, other: Labels) -> bool:
+    """Whether labels of both can be the same: texts, or numbers."""
+    return (one.dtype.kind in "UO") == (other.dtype.kind in "UO")
+
+
+def _array(given: Any) -> Any:
+    """A torch tensor as NumPy; all else as it is. Lists become arrays."""
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+        return (given.float() if given.dtype == torch.bfloat16 else given).numpy()
+    return np.asarray(given) if isinstance(given, list | tuple) and not _ragged(given) else given
+
+
+def _ragged(given: Sequence[Any]) -> bool:
+    return len({np.shape(row) if not isinstance(row, list | tuple) else len(row) for row in given}) > 1
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise SettingsError(f"there is no device {name!r}; give cpu, cuda or None") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device='cuda', but torch finds no GPU here; give cpu or None")
+    return device
+
+
+def _listed(labels: Labels) -> str:
+    return ", ".join(str(label)[:40] for label in labels[:5]) + (", …" if len(labels) > 5 else "")
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """scikit-learn's own complaints about X and y, as one line of ours."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        first = str(error).partition("\nZeroShotClassifier does not accept missing values")[0]  # its advice is other estimators
+        raise InputError(" ".join(first.split()).removesuffix(".")) from error
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """What the library finds wrong with classes, as an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except DataError as error:
+        raise InputError(str(error)) from error

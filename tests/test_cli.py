@@ -21,7 +21,7 @@ import pytest
 from bench_folder import make_bench
 from rich.console import Console
 
-from unseen import cli, runs
+from unseen import ZeroShotClassifier, cli, runs
 from unseen.data import Dataset, open_dataset
 from unseen.inference import OnnxClassifier
 from unseen.methods import METHODS, Generative
@@ -287,6 +287,22 @@ def test_a_run_without_folds_is_exported_uncalibrated(finished: tuple[Path, Said
     assert (opened.temperature, opened.flag_threshold, opened.abstention) == (1.0, None, None)
     assert opened.metadata["method"] == said.json["method"]
     assert "a risk is kept to" in unseen("export", folder, "--onnx", tmp_path / "m.onnx", "--risk", 0.1).refused(2)
+
+
+def test_a_saved_model_is_exported(toy: Dataset, tmp_path: Path) -> None:
+    names = np.array(toy.classes.names)
+    view = toy.training_view("first")
+    described = dict(zip(names, toy.classes.embeddings, strict=True))
+    model = ZeroShotClassifier("class-gaussian").fit(view.features, np.array(view.classes.names)[view.labels], described)
+    model.save(tmp_path / "model")
+    said = unseen("export", tmp_path / "model", "--onnx", tmp_path / "m.onnx", "--json").json
+    assert said["rows"] == 64 + 8 * 9  # the rows that the model keeps are compared, too
+    features = np.asarray(toy.features)
+    answers = OnnxClassifier(tmp_path / "m.onnx").predict(features)
+    assert answers.names == model.predict(features).tolist()
+    assert answers.probabilities == pytest.approx(model.predict_proba(features), abs=1e-5)
+    sentence = unseen("export", tmp_path / "model", "--onnx", tmp_path / "m.onnx", "--pictures").refused(2)
+    assert "leave out --data and --pictures" in sentence
 
 
 # --- an existing run

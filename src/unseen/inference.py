@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,11 @@ class OnnxClassifier:
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}); give a file that `unseen export` wrote") from error
         try:
-            self._session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            with (
+                tempfile.TemporaryDirectory() as empty
+            ):  # where weights would lie that a stranger's file names and does not hold
+                options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
+                self._session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             told = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # ONNX Runtime's own kinds
             raise DataError(f"{path} is damaged or is no ONNX file; export it again") from error

@@ -359,7 +359,7 @@ def export(
         from unseen.saved import read_model
 
         if pictures or dataset is not None:
-            raise SettingsError("a model does not say where its features came from; leave out --data and --pictures")
+            raise SettingsError("a model does not say what its features are of; leave out --data and --pictures")
         state, _, _ = read_model(run, torch.device("cpu"))
         fitted, method = state.fitted, state.learned.method
         rows = unscaled(fitted.scaler.features, state.learned.rows)
@@ -367,8 +367,8 @@ def export(
         data = _data_of(run, dataset)
         if pictures and not data.provenance.feature_extractor.startswith(ImageEncoder.description):
             raise SettingsError(
-                f"the features of data set '{data.name}' do not say that they come from {ImageEncoder.name} of this version, so "
-                "it is not put in front of them; leave out --pictures"
+                f"the features of data set '{data.name}' do not say that they come from {ImageEncoder.name} of this version, "
+                "so it is not put in front of them; leave out --pictures"
             )
         opened = open_run(run, data)
         fitted, method, calibration = opened.fitted, opened.task.method.name, opened.calibration

@@ -10,6 +10,7 @@ of the paired ratios counts, so a machine whose speed drifts does not matter. `-
 
 Of BSeGN's final classifier the peak memory is measured too: with all represented rows held, and with a quarter of them.
 `features` has no plain form: it says how many pictures a second `unseen features` encodes here, by the clock on the wall.
+Nor has `classes`: in how many seconds `add_classes` brings 10 classes to 200, on two threads.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ import torch  # noqa: E402
 from test_critic import plain_penalty  # noqa: E402
 from test_tfvaegan import PlainTrainer, RecordedStreams, weights  # noqa: E402
 
-from unseen import represented  # noqa: E402
+from unseen import ZeroShotClassifier, represented  # noqa: E402
 from unseen.encoders.backbones import EncoderChoice  # noqa: E402
 from unseen.evaluation.protocol import versions  # noqa: E402
 from unseen.extraction import extract  # noqa: E402
@@ -108,6 +109,10 @@ def of_features(published: bool) -> Iterator[tuple[str, Row]]:
     yield "unseen features, JPEG 640 x 480", measure_features(400)
 
 
+def of_classes(published: bool) -> Iterator[tuple[str, Row]]:
+    yield "10 classes added to 200", measure_classes()
+
+
 MEASURED: dict[str, Callable[[bool], Iterator[tuple[str, Row]]]] = {
     "tfvaegan": of_tfvaegan,
     "gsmflow": of_gsmflow,
@@ -115,6 +120,7 @@ MEASURED: dict[str, Callable[[bool], Iterator[tuple[str, Row]]]] = {
     "bsegn": of_bsegn,
     "sddn": of_sddn,
     "features": of_features,
+    "classes": of_classes,
 }
 """What is measured → its rows, with what is printed of each; the argument says whether at the published widths too."""
 
@@ -123,6 +129,8 @@ def tell(label: str, row: Row) -> None:
     """Print a row and keep it."""
     if "pictures_per_second" in row:
         told = f"{row['pictures_per_second']:.1f} pictures a second with {row['threads']} threads on {row['cores']} cores"
+    elif "seconds_to_add" in row:
+        told = f"{row['seconds_to_add']:.1f} s with {row['threads']} threads on {row['cores']} cores"
     elif "peak_bytes" in row:
         told = ", ".join(f"{held} held {peak / 2**20:.0f} MiB" for held, peak in row["peak_bytes"].items())
     else:
@@ -360,6 +368,36 @@ def measure_features(pictures: int) -> Row:
         "load_average": os.getloadavg()[0],
         "clock": "perf_counter",
         "command": "python benchmarks/speed.py --only features",
+        "versions": versions(),
+    }
+
+
+def measure_classes() -> Row:
+    """Seconds in which a TF-VAEGAN of the default width learns 10 classes beside 200, of which 50 have no row; CUB's shape."""
+    rng = np.random.default_rng(0)
+    names = [f"class {k:03d}" for k in range(210)]
+    embeddings = dict(zip(names, rng.normal(size=(210, 312)), strict=True))
+    y = np.repeat(names[:150], 40)
+    X = rng.random((len(y), 2048), np.float32)
+    threads = min(2, os.cpu_count() or 1)
+    settings = {"steps": 5, "synthetic": 50}  # how well it is trained takes no time here
+    fitted = ZeroShotClassifier(settings=settings, device="cpu", threads=threads)
+    fitted.fit(X, y, classes={name: embeddings[name] for name in names[:200]})
+    begun = time.perf_counter()
+    fitted.add_classes({name: embeddings[name] for name in names[200:]})
+    seconds = time.perf_counter() - begun
+    assert len(fitted.classes_) == 210
+    return {
+        "what": "add_classes: 10 to 200, TF-VAEGAN, d 2048, a 312, 6000 rows of 150 classes",
+        "hidden": fitted._state.learned.hyperparameters.hidden,
+        "classifier": "gaussian",
+        "synthetic": 50,
+        "seconds_to_add": seconds,
+        "threads": threads,
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "clock": "perf_counter",
+        "command": "python benchmarks/speed.py --only classes",
         "versions": versions(),
     }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,9 +16,13 @@ import pytest
 
 from unseen import cli
 from unseen.data.collection import load_collection
+from unseen.data.pictures import list_pictures
 from unseen.encoders import ImageEncoder
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
+
+
+PAGES = Path(__file__).parents[1] / "docs" / "how-to"
 
 
 def unseen(*words: object) -> tuple[int, str, str]:
@@ -81,6 +87,35 @@ def test_shards_merge_to_the_same_files(features: tuple[Path, str, str], picture
         assert (tmp_path / "merged" / name).read_bytes() == (features[0] / name).read_bytes()
 
 
+def test_the_shards_of_the_page_are_the_whole(
+    features: tuple[Path, str, str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [commands] = re.findall(r"```console\n([^`]*merge[^`]*)```", (PAGES / "very-large-collections.md").read_text())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").symlink_to(pictures)
+    for line in commands.splitlines():
+        code, _, messages = unseen(*shlex.split(line)[1:])
+        assert code == 0, messages
+    for name in ("features.safetensors", "features.json", "rows.csv", "skipped.csv"):
+        assert (tmp_path / "features" / name).read_bytes() == (features[0] / name).read_bytes()
+
+
+def test_folders_and_tables_as_the_page_lays_them_out(tmp_path: Path) -> None:
+    [layout] = re.findall(r"```text\n(pictures/horse.*?)```", (PAGES / "own-images.md").read_text(), re.DOTALL)
+    columns = [line.split() for line in layout.splitlines()]
+    for path, _ in columns:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    (tmp_path / "table.csv").write_text("\n".join(line for _, line in columns))
+    folder, table = list_pictures(tmp_path / "pictures"), list_pictures(tmp_path / "table.csv")
+    assert list(zip(folder.paths, folder.labels, strict=True)) == [
+        ("duck/1.jpg", "duck"),
+        ("horse/1.jpg", "horse"),
+        ("horse/stable/7.png", "horse"),
+    ]
+    assert list(zip(table.paths, table.labels, strict=True)) == [("scans/0001.png", "horse"), ("scans/0002.png", "duck")]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -98,6 +133,7 @@ def test_shards_merge_to_the_same_files(features: tuple[Path, str, str], picture
         (["P", "--workers", "2"], 2, "--workers and --address are for --engine ray; leave them out"),
         (["P", "--device", "tpu"], 2, "there is no device 'tpu'; there are cpu, cuda"),
         (["P", "P"], 2, "one folder or table of pictures is expected, and 2 are given; to merge, type merge first"),
+        (["merge", "--shard", "0/2"], 2, "merge puts finished shards together and takes no --shard; leave it out"),
         (["merge"], 1, "there is nothing to merge; give the folders of all shards"),
         (["merge", "nowhere"], 1, "nowhere does not exist; check the name"),
     ],

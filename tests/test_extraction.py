@@ -204,6 +204,51 @@ def test_killed_at_its_end_it_ends_the_next_time(
     assert not (tmp_path / "out.unfinished").exists()
 
 
+def test_a_picture_replaced_between_kill_and_resumption_is_noticed(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    """And only its part is made anew. Nothing tells by the names, so the time of a file has to."""
+    source = shutil.copytree(pictures, tmp_path / "pictures")
+
+    def stop(speed: Any) -> None:
+        if speed.done > 60:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out", on_progress=stop)
+    kept = len(list((tmp_path / "out.unfinished").glob("part-*")))
+    assert kept == 2
+    changed, gone, mended = (source / name for name in ("class 0/003.png", "class 0/006.png", "class 0/018.png"))
+    numbered(777).save(changed)
+    gone.unlink()  # its name stays in the table below
+    numbered(18).save(mended)
+    with pytest.raises(RunError, match="unfinished work on other pictures"):  # a folder shows what is gone
+        run(source, tmp_path / "out")
+    numbered(888).save(gone)
+    told: list[int] = []
+    run(source, tmp_path / "out", on_progress=lambda speed: told.append(speed.done))
+    assert told[0] == 24 + 3  # the second part was kept
+    collection = load_collection(tmp_path / "out")
+    own = dict(zip(collection.paths, collection.features[:, 0], strict=True))
+    assert own["class 0/003.png"] == 777
+    assert own["class 0/006.png"] == 888
+    assert own["class 0/018.png"] == 18
+    assert len(own) == 97
+    assert own["class 1/001.png"] == 1
+
+
+def test_out_among_the_pictures_is_refused(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts would be a class of the next command, which then could not go on."""
+    for out in (pictures / "features", pictures / "class 0" / "features"):
+        with pytest.raises(RunError, match="lies among the pictures of"):
+            run(pictures, out)
+        assert not out.exists()
+    (tmp_path / "link").symlink_to(pictures)
+    with pytest.raises(RunError, match="lies among the pictures of"):
+        run(pictures, tmp_path / "link" / "features")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="already exists and holds no features of ours"):
+        run(pictures, Path("."))
+
+
 def test_done_is_done(pictures: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(whole, tmp_path / "out")
     monkeypatch.setattr(Gossip, "pooled", lambda *_: pytest.fail("it was encoded a second time"))
@@ -286,6 +331,19 @@ def test_shards_that_do_not_belong_together_are_refused(pictures: Path, whole: P
         with pytest.raises(DataError, match=said):
             merge(folders, tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+def test_merging_replaces_nothing_else(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    run(pictures, a, shard=Shard(0, 2))
+    run(pictures, b, shard=Shard(1, 2))
+    before = result(a)
+    with pytest.raises(RunError, match="already holds features of other pictures"):
+        merge([a, b], a)
+    assert result(a) == before
+    for _ in range(2):  # the second time over the same result
+        merge([a, b], tmp_path / "out")
+        assert result(tmp_path / "out") == result(whole)
 
 
 # ------------------------------------------------------------------------------------------------- whatever is in a folder

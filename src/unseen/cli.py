@@ -427,6 +427,15 @@ def features(
         raise SettingsError(f"there is no device '{device}'; there are cpu, cuda")
     source, *parts = sources
     if str(source) == "merge":
+        unused = (
+            ("--shard", shard),
+            ("--weights", weights),
+            ("--threads", threads),
+            ("--workers", workers),
+            ("--address", address),
+        )
+        if given := [option for option, value in unused if value is not None]:
+            raise SettingsError(f"merge puts finished shards together and takes no {given[0]}; leave it out")
         done = merge(parts, out)
     elif parts:
         raise SettingsError(

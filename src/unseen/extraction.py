@@ -1,6 +1,7 @@
 """Pictures → features, part by part: what is done survives a kill, and shards of a collection can be done anywhere.
 
-    OUT.unfinished/   job.json and part-….safetensors, until everything is done
+    OUT.unfinished/   job.json and part-….safetensors, until everything is done; each part knows size and time of its pictures,
+                      and is made anew where one of them is another by then
     OUT/              a collection (see `unseen.data.collection`) and skipped.csv, what was left out and why
 
 Rows go through the network in batches whose borders are rows of the whole table, whoever encodes them, and each batch runs on
@@ -17,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,17 @@ from unseen.encoders.images import shown
 from unseen.encoders.text import one_thread
 from unseen.errors import DataError, RunError, SettingsError
 from unseen.runs import locked
-from unseen.storage import csv_text, read_arrays, read_json, text_of_cell, write_arrays, write_atomically, write_json
+from unseen.storage import (
+    csv_text,
+    hash_of,
+    read_arrays,
+    read_json,
+    read_metadata,
+    text_of_cell,
+    write_arrays,
+    write_bytes,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from unseen.experiments.engines import Call, Engine
@@ -46,6 +57,8 @@ FORMAT = "unseen-extraction"
 VERSION = 1
 PART_BATCHES = 8
 """Batches that are kept together: what a kill costs, at most, for each that is under way."""
+STAMPS = "stamps"
+"""Metadata key of a part: the hash of sizes and times of its pictures, taken before they were read."""
 JOB_PARTS = 16
 """Parts that a worker of a cluster does before it ends: loading a network takes a while."""
 
@@ -91,6 +104,11 @@ class Part:
     def file(self, folder: Path) -> Path:
         """Where its features are kept."""
         return folder / f"part-{self.first:012d}.safetensors"
+
+    def is_done(self, folder: Path) -> bool:
+        """Whether its features are kept, and are those of the pictures that are there now."""
+        file = self.file(folder)
+        return file.exists() and read_metadata(file).get(STAMPS) == _in_one(map(_stamp, self.places))
 
 
 @dataclass(frozen=True)
@@ -184,13 +202,15 @@ def extract(
     if threads is not None and threads < 1:
         raise SettingsError("--threads must be 1 or more")
     threads = threads or (_cores() if cluster is None else 1)
+    _check_apart(source, out)
     table, encoder = list_pictures(source), choice.build()
     if not (rows := shard.rows(len(table), encoder.batch_size)):
         raise SettingsError(
             f"shard {shard} of {len(table)} pictures is empty, as they are {-(-len(table) // encoder.batch_size)} batches of "
             f"{encoder.batch_size}; use fewer shards"
         )
-    work = out.with_name(f"{out.name}.unfinished")
+    place = Path(os.path.abspath(out))  # a name also for '.'
+    work = place.parent / f"{place.name}.unfinished"
     job = _job(table, encoder, shard)
     if (before := _finished(out, work, job)) is not None:
         return before
@@ -201,7 +221,7 @@ def extract(
         parts = [
             Part(part[0], tuple(table.place(row) for row in part)) for part in _cut(rows, PART_BATCHES * encoder.batch_size)
         ]
-        to_do = [part for part in parts if not part.file(work).exists()]
+        to_do = [part for part in parts if not part.is_done(work)]
         speed = Speed(len(rows), len(rows) - sum(len(part.places) for part in to_do))
         if cluster is not None:
             _encode_on_cluster(to_do, choice, encoder.fingerprint, work, threads, cluster, on_progress, speed)
@@ -215,7 +235,7 @@ def merge(folders: Sequence[Path], out: Path) -> Extracted:
 
     Raises:
         DataError: a folder is no shard, they are of different collections or encoders, or one is missing or given twice.
-        RunError: the disk refuses.
+        RunError: `out` holds something else, or the disk refuses.
     """
     found: dict[int, tuple[Path, Collection]] = {}
     for folder in folders:
@@ -240,6 +260,8 @@ def merge(folders: Sequence[Path], out: Path) -> Extracted:
             raise DataError(f"{folder} is one of other shards than {first_folder} ({of}); merge shards of one division")
     if missing := [f"{index}/{of}" for index in range(of) if index not in found]:
         raise DataError(f"shard {', '.join(missing[:5])} is missing; give the folders of all {of}")
+    about = {**first.encoder, "shard": str(Shard())}
+    _check_free(out, about)
     problems = tuple(chain.from_iterable(_read_problems(folder) for folder, _ in shards))
     with _together(out, [collection.features for _, collection in shards]) as features:
         whole = Collection(
@@ -247,7 +269,7 @@ def merge(folders: Sequence[Path], out: Path) -> Extracted:
             tuple(chain.from_iterable(collection.labels for _, collection in shards)),
             tuple(chain.from_iterable(collection.paths for _, collection in shards)),
             first.provenance,
-            {**first.encoder, "shard": str(Shard())},
+            about,
         )
         save_collection(whole, out)
     _write_problems(out, problems)
@@ -271,9 +293,11 @@ def encode_parts(
             features: list[NDArray[np.float32]] = []
             rows: list[int] = []
             problems: dict[str, str] = {}
+            stamps: list[str] = []
             for start in range(0, len(part.places), size):
-                encoded, whys = next(done)
+                encoded, whys, stamped = next(done)
                 features.append(encoded)
+                stamps += stamped
                 rows += [start + position for position, why in enumerate(whys) if why is None]
                 problems |= {str(part.first + start + position): why for position, why in enumerate(whys) if why is not None}
                 on_batch(len(whys))
@@ -281,7 +305,7 @@ def encode_parts(
                 "features": np.concatenate(features),
                 "rows": part.first + np.array(rows, np.int64),
             }
-            write_arrays(part.file(work), arrays, problems, sealed=True)
+            write_arrays(part.file(work), arrays, {**problems, STAMPS: _in_one(stamps)}, sealed=True)
 
 
 def carry_out_parts(job: PartsJob, work: Path) -> bool:
@@ -294,14 +318,36 @@ def carry_out_parts(job: PartsJob, work: Path) -> bool:
     encoder = job.choice.build()
     if encoder.fingerprint != job.fingerprint:
         raise RunError(f"{job.choice.name} is another one here; install the same versions and weights on all machines")
-    encode_parts(
-        [part for part in job.parts if not part.file(work).exists()], encoder, work, job.threads, lambda pictures: None
-    )
+    encode_parts([part for part in job.parts if not part.is_done(work)], encoder, work, job.threads, lambda pictures: None)
     return True
 
 
-def _encode(encoder: PictureEncoder, places: Sequence[str]) -> tuple[NDArray[np.float32], list[str | None]]:
-    """Features of the pictures that can be used, and why the others cannot, by position."""
+def _check_apart(source: Path, out: Path) -> None:
+    """What is written would be taken for a class the next time, and every list of the pictures would be another one."""
+    inside, within = os.path.realpath(out), os.path.realpath(source)
+    if os.path.isdir(within) and inside != within and inside.startswith(os.path.join(within, "")):
+        raise RunError(f"{out} lies among the pictures of {source}, where it would be taken for a class; choose another --out")
+
+
+def _stamp(place: str) -> str:
+    """What changes when another picture takes this one's name."""
+    try:
+        about = os.stat(place)
+    except (OSError, ValueError):
+        return ""
+    return f"{about.st_size} {about.st_mtime_ns}"
+
+
+def _in_one(stamps: Iterable[str]) -> str:
+    return hash_of(list(stamps))
+
+
+_Encoded = tuple[NDArray[np.float32], list[str | None], list[str]]
+
+
+def _encode(encoder: PictureEncoder, places: Sequence[str]) -> _Encoded:
+    """Features of the pictures that can be used; why the others cannot, and all their stamps, by position."""
+    stamps = [_stamp(place) for place in places]
     prepared: list[NDArray[np.float32]] = []
     whys: list[str | None] = []
     for place in places:
@@ -311,22 +357,20 @@ def _encode(encoder: PictureEncoder, places: Sequence[str]) -> tuple[NDArray[np.
         except DataError as error:
             whys.append(str(error).removeprefix(f"picture {shown(place)} "))
     if not prepared:
-        return np.empty((0, encoder.dimension), np.float32), whys
+        return np.empty((0, encoder.dimension), np.float32), whys, stamps
     features = encoder.pooled(np.stack(prepared))
     finite = np.isfinite(features).all(axis=1)
     used = [position for position, why in enumerate(whys) if why is None]
     for position in (used[k] for k in np.flatnonzero(~finite)):
         whys[position] = "gives features that are not finite; look at the picture and at the weights"
-    return features[finite], whys
+    return features[finite], whys, stamps
 
 
 def _in_order(
-    work: Callable[[tuple[str, ...]], tuple[NDArray[np.float32], list[str | None]]],
-    batches: Sequence[tuple[str, ...]],
-    threads: int,
-) -> Iterator[tuple[NDArray[np.float32], list[str | None]]]:
+    work: Callable[[tuple[str, ...]], _Encoded], batches: Sequence[tuple[str, ...]], threads: int
+) -> Iterator[_Encoded]:
     """As `map`, a few at a time: while one batch is in the network, others are decoded."""
-    waiting: deque[Future[tuple[NDArray[np.float32], list[str | None]]]] = deque()
+    waiting: deque[Future[_Encoded]] = deque()
     with ThreadPoolExecutor(threads, "pictures") as pool:
         try:
             for batch in batches:
@@ -389,18 +433,22 @@ def _job(table: PictureTable, encoder: PictureEncoder, shard: Shard) -> dict[str
     }
 
 
-def _finished(out: Path, work: Path, job: dict[str, str]) -> Extracted | None:
-    """What is in `out`, if it is this very result; RunError if it is anything else."""
+def _check_free(out: Path, job: Mapping[str, str]) -> bool:
+    """Whether nothing is in `out`; RunError if it is anything else than this very result."""
     with _folder(out):
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-            return None
+            return True
         if not (out / "features.json").exists():
             raise RunError(f"{out} already exists and holds no features of ours; choose another --out")
-    stored = read_json(out / "features.json").get("encoder")
-    if stored != job:
+    if read_json(out / "features.json").get("encoder") != job:
         raise RunError(f"{out} already holds features of other pictures or by another encoder; choose another --out")
-    if not (out / "skipped.csv").exists():
-        return None  # killed just before its end
+    return False
+
+
+def _finished(out: Path, work: Path, job: dict[str, str]) -> Extracted | None:
+    """What is in `out`, if it is this very result; RunError if it is anything else."""
+    if _check_free(out, job) or not (out / "skipped.csv").exists():
+        return None  # in the second case it was killed just before its end
     shutil.rmtree(work, ignore_errors=True)
     return Extracted(len(load_collection(out).labels), _read_problems(out), before=True)
 
@@ -435,6 +483,7 @@ def _assemble(
             except DataError:
                 part.file(work).unlink(missing_ok=True)
                 raise
+            whys.pop(STAMPS, None)
             rows.extend(arrays["rows"].tolist())
             problems.extend(Problem(table.paths[int(row)], whys[row]) for row in sorted(whys, key=int))
             yield arrays["features"]
@@ -479,8 +528,7 @@ def _together(out: Path, arrays: Iterable[NDArray[Any]]) -> Iterator[NDArray[np.
 def _write_problems(out: Path, problems: Sequence[Problem]) -> None:
     """`skipped.csv`, for people; an empty table where nothing was left out. It comes last."""
     text = csv_text(("path", "problem"), ((problem.path, problem.why) for problem in problems))
-    data = text.encode(errors="surrogateescape")  # the bytes that the names have
-    write_atomically(out / "skipped.csv", lambda temporary: _write(temporary, data))
+    write_bytes(out / "skipped.csv", text.encode(errors="surrogateescape"))  # the bytes that the names have
 
 
 def _read_problems(out: Path) -> tuple[Problem, ...]:
@@ -490,10 +538,6 @@ def _read_problems(out: Path) -> tuple[Problem, ...]:
         return tuple(Problem(*map(text_of_cell, line)) for line in lines)
     except (OSError, csv.Error, TypeError) as error:
         raise DataError(f"{out / 'skipped.csv'} is missing or damaged ({error}); encode the pictures again") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _cut(rows: range, size: int) -> list[range]:

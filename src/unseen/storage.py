@@ -28,6 +28,9 @@ from unseen.errors import DataError, RunError
 JSON_LIMIT = 64_000_000
 """Bytes of JSON accepted."""
 
+LONGEST_LIST = 10_000_000
+"""Bytes of a file of names."""
+
 SEAL = "sha256"
 """Metadata key of the checksum of a sealed file of arrays."""
 
@@ -82,7 +85,34 @@ def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
-    write_atomically(path, lambda temporary: _write_bytes(temporary, text.encode()))
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data`, atomically."""
+
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomically(path, fill)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text in UTF-8 that are not blank, without blanks at their ends.
+
+    Raises DataError when it is missing, is no text, or is longer than any list of names.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(LONGEST_LIST + 1)
+        if len(data) > LONGEST_LIST:
+            raise DataError(f"{path} is larger than {LONGEST_LIST // 1_000_000} MB, which no list of names is")
+        return [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8; save it again so") from error
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read ({cause}); give a file with one name a line") from error
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -212,6 +242,15 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         raise DataError(f"{path} is damaged or is not safetensors ({error}); restore it or write it anew") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file alone, of which no array is read; empty where it has none or cannot be read."""
+    try:
+        with safe_open(path, framework="np") as checked:
+            return dict(checked.metadata() or {})
+    except (OSError, SafetensorError, ValueError):
+        return {}
+
+
 def _seal(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
     return hash_of([{name: fingerprint(array) for name, array in arrays.items()}, dict(metadata)])
 
@@ -290,10 +329,6 @@ def _exchange(new: Path, path: Path) -> None:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _sync_folder(path: Path) -> None:

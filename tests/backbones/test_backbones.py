@@ -193,6 +193,37 @@ def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatc
             EncoderChoice(name).build()
 
 
+def test_a_hub_without_its_weights_gives_no_random_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_clip would go on with what the configuration alone makes."""
+    config = {"model_cfg": CLIP_CONFIG, "preprocess_cfg": {}}
+    monkeypatch.setattr(open_clip.factory, "_get_hf_config", lambda *_, **__: config)
+
+    def no_weights(*arguments: object, **more: object) -> None:
+        raise FileNotFoundError("no such file there")
+
+    monkeypatch.setattr(open_clip.factory, "download_pretrained_from_hf", no_weights)
+    with pytest.raises(RunError, match=r"the weights of open_clip:hf-hub:any/model cannot be fetched from its hub"):
+        EncoderChoice("open_clip:hf-hub:any/model").build()
+
+
+def test_a_picture_that_the_transform_cannot_take_is_left_out(
+    timm_weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = EncoderChoice("timm:test_resnet", timm_weights).build()
+    real = encoder._network.transform  # type: ignore[attr-defined]
+
+    def transform(picture: Image.Image) -> torch.Tensor:
+        if picture.size == (7, 7):
+            raise RuntimeError("no memory\nleft")
+        return real(picture)
+
+    object.__setattr__(encoder._network, "transform", transform)  # type: ignore[attr-defined]
+    Image.new("RGB", (7, 7)).save(tmp_path / "odd.png")
+    with pytest.raises(DataError, match=r"odd\.png cannot be brought into the shape .* \(RuntimeError: no memory left\)"):
+        encoder.prepared(tmp_path / "odd.png")
+    assert encoder.prepared(sorted(pictures.rglob("*.png"))[0]).ndim == 3
+
+
 def test_a_model_that_does_not_pool_is_refused(monkeypatch: pytest.MonkeyPatch, timm_weights: Path) -> None:
     model = timm.create_model("test_resnet", pretrained=False, num_classes=0, global_pool="")
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: model)

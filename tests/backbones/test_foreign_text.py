@@ -106,10 +106,12 @@ def test_sentence_transformers_that_cannot_be_loaded_get_one_sentence(
     shutil.copytree(sentence_model, pickled)
     (pickled / "model.safetensors").unlink()
     torch.save(load_file(sentence_model / "model.safetensors"), pickled / "pytorch_model.bin")
-    for folder in (empty, damaged, pickled):
+    for folder in (empty, damaged):
         with pytest.raises(DataError, match=r"the sentence-transformers model .* cannot be loaded \(") as caught:
             embed({"owl": "hoots"}, f"st:{folder}")
         assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"pytorch_model\.bin is no safetensors file, and nothing else is read out of a folder"):
+        embed({"owl": "hoots"}, f"st:{pickled}")
     assert caplog.records == []
 
 
@@ -159,13 +161,42 @@ def test_weights_that_are_none_are_refused(clip_folder: Path, tmp_path: Path, ca
     pickled, damaged = tmp_path / "w.pt", tmp_path / "w.safetensors"
     torch.save({}, pickled)
     damaged.write_bytes(b"no weights")
-    with pytest.raises(SettingsError, match=r"is not a \.safetensors file, and others can hold a program"):
+    with pytest.raises(SettingsError, match=r"is not a \.safetensors file, and nothing else is read"):
         embed({"owl": "hoots"}, "open_clip:small-for-words", weights=str(pickled))
     with pytest.raises(DataError, match=r"'small-for-words' cannot be loaded \("):
         embed({"owl": "hoots"}, "open_clip:small-for-words", weights=str(damaged))
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(clip_folder / "open_clip_config.json", bare)
-    with pytest.raises(DataError, match=r"cannot be loaded .*could not be loaded"):  # never with random weights
+    with pytest.raises(DataError, match=r"bare has no open_clip_model\.safetensors; put"):  # never with random weights
         embed({"owl": "hoots"}, f"open_clip:{bare}")
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "anything.pth"])
+def test_pickled_weights_in_a_folder_of_open_clip_are_never_read(
+    name: str, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not beside a safetensors file that open_clip likes less."""
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickled file was opened"))
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    shutil.copy(clip_folder / "open_clip_config.json", folder)
+    shutil.copy(clip_folder / "open_clip_model.safetensors", folder / "model.safetensors")
+    (folder / name).write_bytes(b"a program")
+    with pytest.raises(DataError, match=rf"{name} is no safetensors file, and nothing else is read out of a folder") as caught:
+        embed({"owl": "hoots"}, f"open_clip:{folder}")
+    assert "\n" not in str(caught.value)
+    shutil.copy(clip_folder / "open_clip_model.safetensors", folder)
+    assert embed({"owl": "hoots"}, f"open_clip:{folder}").table.embeddings.shape == (1, 12)
+
+
+def test_a_pickled_module_of_a_sentence_transformer_is_never_read(sentence_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sentence_model, tmp_path / "dense")
+    (folder / "openvino").mkdir()
+    (folder / "openvino" / "openvino_model.bin").write_bytes(b"of another kind, which nobody reads")
+    assert embed({"owl": "hoots"}, f"st:{folder}").table.embeddings.shape == (1, 16)
+    (folder / "2_Dense").mkdir()
+    torch.save({}, folder / "2_Dense" / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"2_Dense/pytorch_model\.bin is no safetensors file, and nothing else is read"):
+        embed({"owl": "hoots"}, f"st:{folder}")

@@ -95,6 +95,11 @@ def test_pandas_rows_have_to_belong_together() -> None:
         Dataset.from_arrays(x, y.sort_values(ascending=False), TABLE)
 
 
+def test_a_missing_text_of_a_frame_is_no_text() -> None:
+    frame = pd.DataFrame(EMBEDDINGS, index=list(NAMES)).assign(description=["small", None, np.nan, pd.NA, "large"])
+    assert Dataset.from_arrays(FEATURES, LABELS, frame).classes.descriptions == ("small", "", "", "", "large")
+
+
 def test_own_splits_and_paths_and_provenance(tmp_path: Path) -> None:
     own = Split.from_rows("mine", LABELS, np.arange(0, 12, 2), np.arange(1, 12, 2), np.arange(12, 20))
     told = Provenance(source="a field trip", licence="CC0")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from unseen.data import backbone
 from unseen.data.backbone import imagenet_names, names_from, saw_imagenet
 from unseen.errors import DataError
 
@@ -76,7 +75,7 @@ def test_a_file_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     names = names_from(tmp_path / "labels.txt")
     assert names.among(["Apples", "red_apple", "glas", "pear"]) == [("Apples", "apple"), ("red_apple", "red apple")]
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    monkeypatch.setattr(backbone, "LONGEST_LIST", 20)
+    monkeypatch.setattr("unseen.storage.LONGEST_LIST", 20)
     for name, sentence in (("none", "cannot be read"), ("bytes", "not text in UTF-8"), ("labels.txt", "no list of names is")):
         with pytest.raises(DataError, match=sentence):
             names_from(tmp_path / name)

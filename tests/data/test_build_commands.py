@@ -47,6 +47,13 @@ def made(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_what_is_no_data_set_yet_is_told_apart(made: Path) -> None:
+    for name, what in (("FEATURES", "features alone"), ("EMBEDDINGS", "classes alone")):
+        code, out, err = typed("data", "check", made / name)
+        assert (code, out) == (1, "")
+        assert err == f"error: '{made / name}' holds {what}; `unseen data build` makes a data set of features and classes\n"
+
+
 def build(made: Path, *words: object) -> tuple[int, str, str]:
     return typed(
         "data", "build", "--features", made / "FEATURES", "--classes", made / "EMBEDDINGS", "--out", made / "fruit", *words

@@ -137,6 +137,8 @@ def test_a_public_split_is_recognised_where_there_are_as_many_rows(tiny: Dataset
 def test_settings_that_cannot_work(tiny: Dataset) -> None:
     with pytest.raises(SettingsError, match=r"a cosine of 1\.5"):
         check_dataset(tiny, threshold=1.5)
+    with pytest.raises(SettingsError, match="seed -1 is negative; give a whole number from 0"):
+        check_dataset(tiny, seed=-1)
     with pytest.raises(SettingsError, match="-1 permutations"):
         check_dataset(tiny, permutations=-1)
     with pytest.raises(SettingsError, match="has no split 'x'"):

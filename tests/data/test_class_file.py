@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 from unseen.data import ClassTable
 from unseen.data.class_file import Classes, load_classes, save_classes
+from unseen.encoders import embed
 from unseen.errors import DataError
 
 SOME = Classes(
@@ -59,26 +61,50 @@ def test_a_table_of_attributes(tmp_path: Path) -> None:
     assert read.table.groups == ("pet", "food")
     assert read.table.descriptions == ("soft", "")
     np.testing.assert_array_equal(read.table.embeddings, [[1, 4], [0, 7]])
-    assert read.source == "2 attributes of a.csv"
+    assert read.source == "2 attributes as they are: furry, legs"
     assert dict(read.encoder) == {}
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("name,description\ncat,soft\n", "run `unseen embed a.csv`"),
-        ("name,x\ncat,1\nCat,2\n", "a.csv: classes 'cat' and 'Cat' have the same name"),
-        ("name,x\ncat,nan\ndog,1\n", "a.csv: the embedding of class 'cat' holds NaN"),
+        ("name,description\ncat,soft\n", "a.csv has no column of numbers; add some, or let `unseen embed`"),
+        ("name,x\ncat,1\nCat,2\n", "classes 'cat' and 'Cat' have the same name"),
+        ("name,x\ncat,nan\ndog,1\n", "class 'cat' has no number in column 'x' .line 2 of .*a.csv"),
         ("name,x\ncat,0\ndog,1\n", "a.csv: the embedding of class 'cat' is all zero"),
         ("name,x\ncat,1\ndog,1\n", "identical embeddings"),
-        ("name,x\ncat,1\n,2\n", "class 1 is named ''"),
-        ("name,x\ncat,soft\n", "'soft' in column 'x'"),
+        ("name,x\ncat,1\n,2\n", "line 3 of .*a.csv has a blank name"),
+        ("name,x\ncat,1\ndog,soft\n", "class 'dog' has 'soft', which is no number, in column 'x'"),
     ],
 )
 def test_every_fault_of_a_table_gets_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DataError, match=sentence):
         load_classes(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "warning"),
+    [
+        ("Name;Group;tall;heavy;maker;description\ncat;pet;0,5;4;x;soft\n'=Öl;food;1;7;y;\n".encode(), "maker"),
+        ("name,group,tall,heavy,description\ncat,pet,0.5,4,soft\n'=Öl,food,1,7,\n".encode("utf-16"), None),
+        ("name;tall;heavy;group;description\n'=Öl;1;7;food;\ncat;0,5;4;pet;soft\n".encode("cp1252"), "read as Windows-1252"),
+    ],
+)
+def test_a_table_is_read_as_the_command_embed_reads_it(tmp_path: Path, content: bytes, warning: str | None) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.warns(UserWarning, match=warning) if warning else nullcontext():
+        read = load_classes(tmp_path / "a.csv")
+    with pytest.warns(UserWarning, match=warning) if warning else nullcontext():
+        made = embed(tmp_path / "a.csv", "attributes")
+    assert (read.table.names, read.table.groups, read.table.descriptions, read.source) == (
+        made.table.names,
+        made.table.groups,
+        made.table.descriptions,
+        made.source,
+    )
+    np.testing.assert_array_equal(read.table.embeddings, made.table.embeddings)
+    assert dict(zip(read.table.names, read.table.embeddings.tolist(), strict=True)) == {"cat": [0.5, 4], "=Öl": [1, 7]}
 
 
 def test_what_is_not_valid_is_not_written(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from unseen import DataError, MissingDependency
 from unseen.data.class_list import LONGEST_CELL, ClassList, class_list_of, read_class_list
+from unseen.storage import csv_text, read_lines
 
 
 def write(folder: Path, content: bytes | str, name: str = "classes.csv") -> Path:
@@ -71,6 +72,13 @@ def test_what_looks_like_a_formula_or_a_page_is_text(tmp_path: Path) -> None:
     ]
 
 
+def test_what_we_wrote_for_spreadsheets_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    rows = [("=cat", "-1"), ("'=dog", "+x"), ("-rf", "@me")]
+    assert plain(read_class_list(write(tmp_path, csv_text(("name", "description"), rows)))) == [
+        (name, "", (text,)) for name, text in rows
+    ]
+
+
 def test_a_column_that_is_blank_everywhere_is_none(tmp_path: Path) -> None:
     listed = read_class_list(write(tmp_path, "name;size;;\napple;1;;\n"))
     assert listed.columns == ("size",)
@@ -131,10 +139,19 @@ def test_places_that_hold_no_list_are_told(tmp_path: Path) -> None:
         (tmp_path / "none.csv", "does not exist"),
         (tmp_path, "cannot be read"),
         (Path("a\0b.csv"), "cannot be read"),
-        (write(tmp_path, b"PAR1 is not enough", "x.parquet"), "is damaged or is no parquet file"),
+        (write(tmp_path, b"PAR1 is not enough", "x.parquet"), "is damaged or is not parquet"),
     ):
         with pytest.raises(DataError, match=sentence):
             read_class_list(path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+def test_a_device_without_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unseen.data.class_list.LARGEST_FILE", 2**20)
+    with pytest.raises(DataError, match="/dev/zero is larger than 1 MiB, which no list of classes is"):
+        read_class_list(Path("/dev/zero"))
+    with pytest.raises(DataError, match="/dev/zero is larger than 10 MB, which no list of names is"):
+        read_lines(Path("/dev/zero"))
 
 
 def test_parquet_says_what_csv_says(tmp_path: Path) -> None:
@@ -169,7 +186,7 @@ def test_parquet_says_what_csv_says(tmp_path: Path) -> None:
 
 def test_a_missing_pyarrow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingDependency, match=r"'pyarrow'; run: pip install 'unseen\[bench\]'"):
+    with pytest.raises(MissingDependency, match=r"x\.parquet needs the package 'pyarrow'; run: pip install 'unseen\[bench\]'"):
         read_class_list(write(tmp_path, b"PAR1", "x.parquet"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 import unicodedata
@@ -11,6 +12,7 @@ import pytest
 
 from unseen.data.pictures import PictureTable, list_pictures
 from unseen.errors import DataError, MissingDependency
+from unseen.storage import csv_text
 
 
 def put(path: Path | bytes, content: bytes = b"x") -> None:
@@ -143,6 +145,21 @@ def test_tables_in_the_ways_that_spreadsheets_write_them(text: str, tmp_path: Pa
     assert table.place(1) == str(tmp_path / "b,c.jpg")
 
 
+def test_the_list_of_a_collection_is_a_table_of_pictures(tmp_path: Path) -> None:
+    """Its cells have the quotes that keep a spreadsheet from running them."""
+    rows = [("=dog/00.png", "=dog"), ("-rf.png", "cat")]
+    (tmp_path / "rows.csv").write_text(csv_text(("path", "label"), rows), newline="")
+    table = list_pictures(tmp_path / "rows.csv")
+    assert list(zip(table.paths, table.labels, strict=True)) == rows
+
+
+def test_reading_a_table_leaves_the_limit_of_the_process(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    (tmp_path / "t.csv").write_text("path,label\na.jpg,cat\n")
+    list_pictures(tmp_path / "t.csv")
+    assert csv.field_size_limit() == before
+
+
 def test_a_parquet_table_says_the_same(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -176,7 +193,7 @@ def test_a_row_is_taken_once(tmp_path: Path) -> None:
         ("t.csv", b"path,label\n,cat\n", "lists no picture (left out: , which is no path)"),
         ("t.csv", b'path,label\n"a,b\n', "is damaged or is no CSV"),
         ("t.csv", b"path,label\n" + b"a" * 200_000 + b",b\n", "is damaged or is no CSV (field larger"),
-        ("t.parquet", b"PAR1 nothing", "is damaged or is no parquet"),
+        ("t.parquet", b"PAR1 nothing", "is damaged or is not parquet"),
         ("t.xlsx", b"x", "is neither a folder nor a table"),
     ],
 )

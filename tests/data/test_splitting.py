@@ -158,6 +158,7 @@ def test_classes_without_rows_are_unseen_everywhere_and_arrive_last() -> None:
         ("random", ("0",), {}, "no class would be unseen"),
         ("random", ("20%",), {"test_share": 1.0}, "a share of 1.0"),
         ("random", ("20%",), {"draws": 0}, "at least one draw"),
+        ("random", ("20%",), {"seed": -1}, "seed -1 is negative"),
         ("list", (), {}, "no class is named"),
         ("rollout", ("a", "b"), {"stages": 3}, "2 classes cannot arrive in 3 stages"),
     ],

@@ -76,8 +76,9 @@ def test_a_large_file_is_streamed(tmp_path: Path) -> None:
         (b"3000000 300\n</s> " + bytes(range(256)) * 8, "line 2 of .* is not a word with 300 numbers"),
         (b"\x1f\x8b" + b"\1" * 2**21, "has a line of 1,048,576 bytes or more"),
         (b"red 0 0\n", "are all zero or cancel out"),
+        (b"9 99999999999999999999\nred 1\n", "line 2 of .* is not a word with 99999999999999999999 numbers"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_is_no_such_file_is_told(tmp_path: Path, content: bytes, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):

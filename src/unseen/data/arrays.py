@@ -127,7 +127,11 @@ def _of_mapping(given: Mapping[Any, Any]) -> Classes:
 
 
 def _of_frame(frame: Any) -> Classes:
-    texts = {key: tuple(str(text) for text in frame[key]) for key in ("description", "group") if key in frame.columns}
+    texts = {
+        key: tuple("" if blank else str(text) for text, blank in zip(frame[key], frame[key].isna(), strict=True))
+        for key in ("description", "group")
+        if key in frame.columns
+    }
     return Classes(
         ClassTable(
             names=tuple(str(name).strip() for name in frame.index),

@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unseen.data.validate import comparable_name
-from unseen.errors import DataError
-
-LONGEST_LIST = 10_000_000
-"""Bytes of a file of names."""
+from unseen.storage import read_lines
 
 
 @dataclass(frozen=True)
@@ -43,15 +40,7 @@ def names_from(path: Path) -> BackboneNames:
 
     Raises DataError when the file is missing, too long or no text.
     """
-    try:
-        if path.stat().st_size > LONGEST_LIST:
-            raise DataError(f"{path} is larger than {LONGEST_LIST // 1_000_000} MB, which no list of names is")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8; save it again so") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give a file with one name a line") from error
-    return _indexed(str(path), lines)
+    return _indexed(str(path), read_lines(path))
 
 
 def imagenet_names() -> BackboneNames | None:

@@ -10,6 +10,7 @@
     split0.train        row numbers that count from 0; so test_seen, test_unseen. Also (n,) booleans
     split0.seen         class ids; so unseen. Without them they follow from the rows
     by_group            (S,) booleans, or nothing
+    paths               where each row came from: the bytes of all, a zero byte between each two; in .npz also (n,) texts
     name, provenance, attributions, pictures
 
 Who writes such a file by hand may leave out `split0.` and `split_names` if there is one split: `numpy.savez("mine.npz",
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 
 from unseen.data.dataset import ClassTable, Dataset, Ids, Pictures, Provenance, Split
 from unseen.data.npz import read_npz, write_npz
+from unseen.data.spreadsheets import shown_text
 from unseen.data.validate import validate
 from unseen.errors import DataError
 from unseen.storage import read_arrays, stream_arrays
@@ -113,7 +115,7 @@ def assemble(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any], path: 
         found = ", ".join(sorted(arrays)[:12]) or "nothing"
         raise DataError(
             f"{path} lacks {', '.join(absent)}: a data set has features, labels, embeddings, and train, test_seen and "
-            f"test_unseen; found {_printable(found)[:300]}; add what is missing"
+            f"test_unseen; found {shown_text(found)[:300]}; add what is missing"
         )
     embeddings = _floats(arrays["embeddings"])
     names = _texts(told, "class_names", path) or tuple(
@@ -131,9 +133,10 @@ def assemble(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any], path: 
             provenance=Provenance(**{key: str(value) for key, value in (told.get("provenance") or {}).items()}),
             pictures=_pictures(arrays, told),
             attributions=tuple(str(line) for line in told.get("attributions") or ()),
+            paths=_paths(arrays),
         )
     except (TypeError, AttributeError, LookupError, ValueError) as error:
-        raise DataError(f"what {path} says about itself is damaged ({_printable(str(error))[:150]}); write it anew") from error
+        raise DataError(f"what {path} says about itself is damaged ({shown_text(str(error))[:150]}); write it anew") from error
     try:
         return validate(dataset)
     except DataError as error:
@@ -166,6 +169,8 @@ def _numbers(dataset: Dataset) -> dict[str, NDArray[Any]]:
     }
     for position, split in enumerate(dataset.splits.values()):
         arrays |= {f"split{position}.{part}": getattr(split, part) for part in (*INDEX_ARRAYS, *CLASS_ARRAYS)}
+    if dataset.paths:
+        arrays["paths"] = np.frombuffer("\0".join(dataset.paths).encode(errors="surrogateescape"), np.uint8)
     arrays["by_group"] = np.array([split.by_group for split in dataset.splits.values()])
     if dataset.pictures:
         arrays["pictures.rows"] = dataset.pictures.rows
@@ -231,6 +236,16 @@ def _pictures(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any]) -> Pi
     return Pictures(sheet, str(entry["media_type"]), int(entry["tile"]), int(entry["columns"]), rows)
 
 
+def _paths(arrays: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    if (stored := arrays.get("paths")) is None:
+        return ()
+    if stored.dtype.kind == "U":
+        return tuple(stored.reshape(-1).tolist())
+    if stored.dtype != np.uint8:
+        raise ValueError("its paths are numbers")
+    return tuple(stored.tobytes().decode(errors="surrogateescape").split("\0"))
+
+
 def _texts(told: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
     column = told.get(key) or ()
     if not isinstance(column, list | tuple) or not all(isinstance(text, str) for text in column):
@@ -243,7 +258,3 @@ def _json(text: str, key: str, path: Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"'{key}' in {path} is not JSON ({type(error).__name__}); write the file anew") from error
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)

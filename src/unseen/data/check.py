@@ -158,6 +158,8 @@ def check_dataset(
     """
     if not -1 <= threshold <= 1:
         raise SettingsError(f"a cosine of {threshold} cannot be reached; give a threshold up to 1, such as {THRESHOLD}")
+    if seed < 0:
+        raise SettingsError(f"seed {seed} is negative; give a whole number from 0")
     if permutations < 0:
         raise SettingsError(f"{permutations} permutations cannot be made; give a number from 0")
     chosen = dataset.split(split)

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unseen.data.class_list import attributes, read_class_list
 from unseen.data.collection import check_replaceable, read_manifest
 from unseen.data.dataset import ClassTable
-from unseen.data.spreadsheets import SUFFIXES, read_table
+from unseen.data.spreadsheets import SUFFIXES
 from unseen.data.validate import check_class_table
 from unseen.errors import DataError
 from unseen.storage import fingerprint, hash_of, read_arrays, replace_folder, write_arrays, write_json
@@ -75,7 +76,7 @@ def check_place(folder: Path) -> None:
 def load_classes(path: Path) -> Classes:
     """Read a folder that `save_classes` wrote, or a CSV or parquet table of attributes.
 
-    A table has a column `name`, perhaps `description` and `group`, and numbers in all others, which are the embeddings.
+    A table is read as `unseen embed --encoder attributes` reads it; see `unseen.data.class_list`.
 
     Raises:
         DataError: nothing readable is there, it is damaged, or the table is not valid; one sentence says what and where.
@@ -117,20 +118,11 @@ def _load_folder(folder: Path) -> Classes:
 
 
 def _load_table(path: Path) -> Classes:
-    table = read_table(path, ("name", "description", "group"))
-    if not table.number_names:
-        raise DataError(
-            f"{path} has no column of numbers, so its classes have no embedding; run `unseen embed {path.name}` to make them "
-            "of the names and descriptions, or add columns of attributes"
-        )
-    classes = ClassTable(
-        names=table.texts["name"],
-        embeddings=table.numbers,
-        descriptions=table.texts.get("description", ()),
-        groups=table.texts.get("group", ()),
-    )
+    listed = read_class_list(path)
+    embeddings, source = attributes(listed)
+    table = listed.table(embeddings)
     try:
-        check_class_table(classes)
+        check_class_table(table)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    return Classes(classes, f"{len(table.number_names)} attributes of {path.name}")
+    return Classes(table, source)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import importlib
 import io
 import re
 import unicodedata
@@ -17,17 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unseen.data.validate import LONGEST_NAME, comparable_name
-from unseen.errors import DataError, MissingDependency
+import numpy as np
+from numpy.typing import NDArray
 
-DELIMITERS = (",", ";", "\t")
-LARGEST_FILE = 2**30
+from unseen.data.dataset import ClassTable, Floats
+from unseen.data.spreadsheets import DELIMITERS, parquet_batches, parquet_columns
+from unseen.data.validate import LONGEST_NAME, comparable_name
+from unseen.errors import DataError
+from unseen.storage import text_of_cell
+
+LARGEST_FILE = 2**28
 """Bytes; a list of classes that is larger is something else."""
 LONGEST_CELL = 100_000
 """Characters; more than any encoder reads, so a longer cell is a mistake, often a quote that is never closed."""
 MOST_ROWS = 1_000_000
 
 DESCRIPTION = re.compile(r"description([ _]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
+MISSING = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "-", "?"})
+"""Cells, in lower case, that stand for a number nobody knows."""
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
@@ -76,6 +84,17 @@ class ClassList:
     decimal_comma: bool
     source: str
 
+    def table(self, embeddings: Floats) -> ClassTable:
+        """These classes with (C, a) embeddings, a row each; a description is the sentences, one a line. Not checked."""
+        sentences = tuple("\n".join(entry.sentences) for entry in self.classes)
+        groups = tuple(entry.group for entry in self.classes)
+        return ClassTable(
+            names=tuple(entry.name for entry in self.classes),
+            embeddings=embeddings,
+            descriptions=sentences if any(sentences) else (),
+            groups=groups if any(groups) else (),
+        )
+
 
 def read_class_list(path: Path) -> ClassList:
     """Read a list of classes from a CSV or parquet file.
@@ -86,19 +105,16 @@ def read_class_list(path: Path) -> ClassList:
     name, trimmed and in Unicode NFC, are about the same class.
 
     A CSV has commas, semicolons or tabs between its cells and is in UTF-8, or UTF-16 with its mark; else it is read as
-    Windows-1252, as older spreadsheets write it, with a warning that shows what came of that.
+    Windows-1252, as older spreadsheets write it, with a warning that shows what came of that. The quote that keeps a
+    spreadsheet from running a cell as a formula is taken away.
 
     Raises:
         DataError: the file is missing, damaged or not such a table; the sentence names the line.
         MissingDependency: a parquet file, and pyarrow is not installed.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DataError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB, which no list of classes is; check the name")
-        if path.suffix.lower() == ".parquet":
-            delimiter, lines = "", _parquet_lines(path)
-        else:
-            delimiter, lines = _csv_lines(path, path.read_bytes())
+        is_parquet = path.suffix.lower() == ".parquet"
+        delimiter, lines = ("", _parquet_lines(path)) if is_parquet else _csv_lines(path, _content(path))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; check the name") from error
     except (OSError, ValueError) as error:  # a folder, no permission; a NUL in the name
@@ -121,6 +137,14 @@ def class_list_of(descriptions: Mapping[str, str | Sequence[str]]) -> ClassList:
 # ------------------------------------------------------------------------------------------------------------- cells
 
 
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)  # a device says that it has no size, and may have no end
+    if len(content) > LARGEST_FILE:
+        raise DataError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB, which no list of classes is; check the name")
+    return content
+
+
 def _csv_lines(path: Path, content: bytes) -> tuple[str, list[tuple[str, list[str]]]]:
     """The delimiter, and (place, cells) of every row that is not blank, the header first."""
     text = _decoded(path, content)
@@ -132,6 +156,7 @@ def _csv_lines(path: Path, content: bytes) -> tuple[str, list[tuple[str, list[st
         try:
             for cells in reader:
                 place, begun = f"line {begun + 1} of {path}", reader.line_num
+                cells = [text_of_cell(cell) for cell in cells]
                 if any(cell.strip() for cell in cells):
                     lines.append((place, cells))
                     if len(lines) == 1 and "name" not in (cell.strip().casefold() for cell in cells):
@@ -178,28 +203,16 @@ def _decoded(path: Path, content: bytes) -> str:
 
 
 def _parquet_lines(path: Path) -> list[tuple[str, list[str]]]:
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingDependency(f"reading {path} needs the package 'pyarrow'; run: pip install 'unseen[bench]'") from error
-    try:
-        with parquet.ParquetFile(path) as file:
-            if file.metadata.num_rows > MOST_ROWS:
-                raise DataError(f"{path} has {file.metadata.num_rows:,} rows, which no list of classes has; check the name")
-            table = file.read()
-        names = [str(name) for name in table.column_names]
-        columns = [column.to_pylist() for column in table.columns]
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow has many kinds, of which not all are its own
-        cause = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is damaged or is no parquet file ({cause}); write it again") from error
+    names = parquet_columns(path)
     if "name" not in (name.strip().casefold() for name in names):
         raise DataError(f"{path} has no column 'name', but {', '.join(names)[:100]!r}; name one so")
     lines = [("", names)]
-    for number, values in enumerate(zip(*columns, strict=True)):
-        place = f"row {number} of {path}"
-        lines.append((place, [_cell(value, name, place) for name, value in zip(names, values, strict=True)]))
+    for batch in parquet_batches(path):
+        if len(lines) + len(batch) > MOST_ROWS:
+            raise DataError(f"{path} has more than {MOST_ROWS:,} rows, which no list of classes has; check the name")
+        for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            place = f"row {len(lines) - 1} of {path}"
+            lines.append((place, [_cell(value, name, place) for name, value in zip(names, values, strict=True)]))
     return lines
 
 
@@ -298,3 +311,52 @@ def _refuse_look_alikes(names: Iterable[str]) -> None:
                 f"classes {other!r} and {name!r} have the same name once case, blanks and Unicode form are ignored; write it "
                 "in one way where they are the same class, else rename one"
             )
+
+
+# -------------------------------------------------------------------------------------------------------- attributes
+
+
+def attributes(listed: ClassList) -> tuple[NDArray[np.float64], str]:
+    """(C, a) the numbers of all columns that hold numbers, as they are, and one sentence that names their columns.
+
+    A column without any number is left out with a warning.
+
+    Raises DataError when a class stands twice or lacks a number, or there is no column of numbers.
+    """
+    for entry in listed.classes:
+        if len(entry.rows) > 1:
+            raise DataError(
+                f"class {entry.name!r} stands twice ({entry.rows[0].place} and {entry.rows[1].place}); attributes need one row "
+                "a class, so merge them or rename one"
+            )
+    rows = [(entry.name, entry.rows[0]) for entry in listed.classes]
+    columns: dict[str, list[float]] = {}
+    texts = []
+    for column in listed.columns:
+        numbers = [_number(row.columns[column], listed.decimal_comma) for _, row in rows]
+        if all(number is None for number in numbers):
+            texts.append(column)
+            continue
+        for (name, row), number in zip(rows, numbers, strict=True):
+            if number is None:
+                cell = row.columns[column]
+                what = "no number" if cell.casefold() in MISSING else f"{cell[:40]!r}, which is no number,"
+                raise DataError(
+                    f"class {name!r} has {what} in column {column[:40]!r} ({row.place}); fill it in or leave it out"
+                )
+        columns[column] = [number for number in numbers if number is not None]
+    if not columns:
+        raise DataError(
+            f"{listed.source} has no column of numbers; add some, or let `unseen embed` make embeddings of its words, by an "
+            "encoder other than attributes"
+        )
+    if texts:
+        warnings.warn(f"columns left out because they hold no number: {', '.join(texts)[:200]}", stacklevel=3)
+    return np.column_stack(list(columns.values())), f"{len(columns)} attributes as they are: {', '.join(columns)}"
+
+
+def _number(cell: str, decimal_comma: bool) -> float | None:
+    """The number in a cell, else None; not everything that Python would take for one (1_000, infinity)."""
+    if decimal_comma and DECIMAL_COMMA.fullmatch(cell):
+        cell = cell.replace(",", ".")
+    return float(cell) if NUMBER.fullmatch(cell) else None

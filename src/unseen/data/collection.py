@@ -203,11 +203,11 @@ def _rows_as_bytes(collection: Collection) -> bytes:
 
 
 def _load_table(path: Path) -> Collection:
-    table = read_table(path, ("label", "path"))
-    if not table.number_names:
+    table = read_table(path, ("label", "path"), ("label",), np.float32)
+    if not table.numbers.shape[1]:
         raise DataError(f"{path} has no column of numbers; a table of features has them beside the column 'label'")
-    features = table.numbers.astype(np.float32, copy=False)
-    return Collection(features, table.texts["label"], table.texts.get("path", ()))
+    labels, paths = (tuple(text.strip() for text in table.texts.get(column, ())) for column in ("label", "path"))
+    return Collection(table.numbers, labels, paths)
 
 
 def _from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> Collection:

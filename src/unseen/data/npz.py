@@ -17,14 +17,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.data.spreadsheets import shown_text
 from unseen.errors import DataError
 from unseen.storage import blocks, write_atomically
 
 ALWAYS_UNPACKED = 2**28
-"""Bytes that a compressed array may always have, however well they were compressed."""
+"""Bytes that the compressed arrays of a file may always have together, however well they were compressed."""
 
 MOST_UNPACKED = 200
-"""Larger ones may have so many bytes for each byte in the file; features that are mostly zero reach a tenth of that."""
+"""Beyond that, so many bytes for each byte in the file; features that are mostly zero reach a tenth of that."""
 
 MOST_ARRAYS = 10_000
 
@@ -57,7 +58,13 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             names = [entry.filename.removesuffix(".npy") for entry in members]
             if len(members) > MOST_ARRAYS or len(set(names)) < len(names):
                 raise ValueError("it lists more arrays than it can hold, or one twice")
-            return {name: _array(path, archive, entry) for name, entry in zip(names, members, strict=True)}
+            # Together, and measured by the file itself: what its list of contents says may be as false as all the rest.
+            room = max(ALWAYS_UNPACKED, MOST_UNPACKED * path.stat().st_size)
+            arrays: dict[str, NDArray[Any]] = {}
+            for name, entry in zip(names, members, strict=True):
+                arrays[name] = _array(path, archive, entry, room)
+                room -= arrays[name].nbytes if entry.compress_type != zipfile.ZIP_STORED else 0
+            return arrays
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -65,12 +72,12 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     except MemoryError as error:
         raise DataError(f"{path} does not fit into memory; save it with numpy.savez, uncompressed, which is mapped") from error
     except Exception as error:  # a damaged file makes zipfile and numpy raise nearly anything
-        cause = "".join(letter if letter.isprintable() else " " for letter in f"{type(error).__name__}: {error}")[:150]
+        cause = shown_text(f"{type(error).__name__}: {error}")[:150]
         raise DataError(f"{path} is damaged or is not an .npz file ({cause}); save it again with numpy.savez") from error
 
 
-def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
-    shown = "".join(letter if letter.isprintable() else " " for letter in entry.filename)[:60]
+def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, room: int) -> NDArray[Any]:
+    shown = shown_text(entry.filename)[:60]
     with archive.open(entry) as member:
         shape, fortran, dtype = _header(member)
         begin = member.tell()
@@ -91,10 +98,10 @@ def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDAr
             return np.empty(shape, dtype)
         if entry.compress_type == zipfile.ZIP_STORED:
             return _mapped(path, entry, begin, shape, fortran, dtype)
-        if size > max(ALWAYS_UNPACKED, MOST_UNPACKED * entry.compress_size):
+        if size > room:
             raise DataError(
-                f"'{shown}' in {path} would unpack {entry.compress_size:,} bytes to {size:,}, which features do not do; "
-                "if that is meant, save it with numpy.savez, uncompressed"
+                f"'{shown}' in {path} would unpack to {size:,} bytes, with which the file's arrays take far more room than "
+                "features of its size do; if that is meant, save it with numpy.savez, uncompressed"
             )
         raw = np.empty(size, np.uint8)
         filled = 0

@@ -52,6 +52,11 @@ def find_dataset(name_or_path: str) -> Opened:
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, '~nobody', a closed folder
         cause = getattr(error, "strerror", None) or error
         raise DataError(f"'{name_or_path[:200]}' cannot be opened ({cause}); check the path") from error
+    for file, what in (("features.json", "features alone"), ("classes.json", "classes alone")):
+        if (Path(name_or_path).expanduser() / file).exists():
+            raise DataError(
+                f"'{name_or_path[:200]}' holds {what}; `unseen data build` makes a data set of features and classes"
+            )
     raise DataError(
         f"'{name_or_path[:200]}' is neither a built-in data set ({', '.join(BUILT_IN)}) nor a folder with dataset.json, with "
         "res101.mat and att_splits.mat, with i3d.mat and split_1, with data.mat and label.mat, or with features.csv, .parquet "

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from unseen.data.spreadsheets import cells_up_to, delimiter_of, parquet_batches, parquet_columns
 from unseen.encoders.images import shown
-from unseen.errors import DataError, MissingDependency
+from unseen.errors import DataError
+from unseen.storage import text_of_cell
 
 LONGEST_LABEL = 1_000
 LARGEST_CELL = 100_000
@@ -194,16 +196,16 @@ def _unfit(label: str) -> str:
 
 
 def _csv_rows(source: Path) -> Iterator[tuple[str, str]]:
-    csv.field_size_limit(LARGEST_CELL)
+    """Without the quotes that keep a spreadsheet from running a cell, as our own tables have them."""
     try:
-        with source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            first = file.readline()
-            separator = max(",;\t", key=first.count)
-            header = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=separator), [])]
-            columns = _columns(source, header)
-            for cells in csv.reader(file, delimiter=separator, strict=True):
+        with cells_up_to(LARGEST_CELL), source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            head = file.read(LARGEST_CELL)
+            file.seek(0)
+            lines = csv.reader(file, delimiter=delimiter_of(head, ("path", "label")), strict=True)
+            path, label = _columns(source, [cell.strip().lower() for cell in next(lines, [])])
+            for cells in lines:
                 if cells:
-                    yield tuple(cells[i] if i < len(cells) else "" for i in columns)  # type: ignore[misc]
+                    yield (*(text_of_cell(cells[i]) if i < len(cells) else "" for i in (path, label)),)  # type: ignore[misc]
     except (OSError, csv.Error) as error:
         cause = getattr(error, "strerror", None) or error
         raise DataError(f"{shown(source)} is damaged or is no CSV ({cause}); write it anew, as UTF-8") from error
@@ -219,22 +221,9 @@ def _columns(source: Path, header: list[str]) -> tuple[int, int]:
 
 
 def _parquet_rows(source: Path) -> Iterator[tuple[str, str]]:
-    try:
-        from pyarrow import parquet
-    except ModuleNotFoundError as missing:
-        raise MissingDependency(
-            f"reading {shown(source)} needs the package 'pyarrow'; run: pip install 'unseen[bench]', or give a .csv"
-        ) from missing
-    try:
-        with parquet.ParquetFile(source) as file:
-            columns = _columns(source, [name.strip().lower() for name in file.schema_arrow.names])
-            names = [file.schema_arrow.names[i] for i in columns]
-            for batch in file.iter_batches(columns=names):
-                parts = [batch.column(name).to_pylist() for name in names]
-                for row in zip(*parts, strict=True):
-                    yield tuple("" if cell is None else str(cell) for cell in row)  # type: ignore[misc]
-    except DataError:
-        raise
-    except Exception as error:  # Arrow's own kinds
-        cause = " ".join(str(error).split())[:200]
-        raise DataError(f"{shown(source)} is damaged or is no parquet ({cause}); write it anew") from error
+    names = parquet_columns(source)
+    columns = [names[i] for i in _columns(source, [name.strip().lower() for name in names])]
+    for batch in parquet_batches(source, columns):
+        parts = [batch.column(name).to_pylist() for name in columns]
+        for path, label in zip(*parts, strict=True):
+            yield "" if path is None else str(path), "" if label is None else str(label)

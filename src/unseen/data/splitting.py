@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from unseen.data.dataset import ClassTable, Floats, Ids, Split
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.folds import deal, stratified_rows
+from unseen.storage import read_lines
 
 KINDS = ("random", "groups", "list", "rollout")
 TEST_SHARE = 0.2
 """Of the rows of each seen class, so many are held out as test_seen: one at least where there are two."""
 STAGES = 3
-LONGEST_LIST = 10_000_000
-"""Bytes of a file of names."""
 
 
 def joined_name(name: str) -> str:
@@ -78,7 +77,7 @@ def make_splits(
         SettingsError: an argument cannot be understood or cannot work.
         DataError: there are too few classes, or a name is of no class.
     """
-    _check_settings(kind, unseen, test_share, draws, stages)
+    _check_settings(kind, unseen, test_share, draws, stages, seed)
     if kind == "groups":
         _check_groups(classes)
     order = np.array(sorted(range(len(classes)), key=lambda i: joined_name(classes.names[i])), np.int64)
@@ -164,11 +163,13 @@ class _Cut:
         )
 
 
-def _check_settings(kind: str, unseen: Sequence[str], test_share: float, draws: int, stages: int) -> None:
+def _check_settings(kind: str, unseen: Sequence[str], test_share: float, draws: int, stages: int, seed: int) -> None:
     if kind not in KINDS:
         raise SettingsError(f"there is no kind of split '{kind[:40]}'; there are {', '.join(KINDS)}")
     if not 0 <= test_share < 1:
         raise SettingsError(f"a share of {test_share} of the rows cannot be held out; give a number from 0 to below 1")
+    if seed < 0:
+        raise SettingsError(f"seed {seed} is negative; give a whole number from 0")
     if draws < 1 or stages < 1:
         raise SettingsError("there is at least one draw and one stage; give a number from 1")
     if kind in ("random", "groups") and _wanted(unseen, count=1) is None:
@@ -221,16 +222,10 @@ def _names_of(text: str, where: Mapping[str, int]) -> list[str]:
     if joined_name(text) in where:
         return [text]
     try:
-        path = Path(text)
-        if path.is_file():
-            if path.stat().st_size > LONGEST_LIST:
-                raise DataError(f"{path} is larger than {LONGEST_LIST // 1_000_000} MB, which no list of names is")
-            return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{text} is not text in UTF-8; save it again so") from error
+        is_file = Path(text).is_file()
     except (OSError, ValueError):  # no name of a file
-        pass
-    return [name for name in text.split(",") if name.strip()]
+        is_file = False
+    return read_lines(Path(text)) if is_file else [name for name in text.split(",") if name.strip()]
 
 
 def written_otherwise(name: str, known: Iterable[str]) -> str | None:

@@ -1,44 +1,52 @@
-"""Tables of people: CSV as spreadsheets write it, and parquet. Some columns are text, all others are numbers."""
+"""Tables of people: CSV as spreadsheets write it, and parquet. Some columns are text, all others are numbers.
+
+Every other reader of tables takes from here what it has in common with this one.
+"""
 
 from __future__ import annotations
 
 import csv
-import importlib
+import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from unseen.data.dataset import Floats
 from unseen.errors import DataError, MissingDependency
 from unseen.storage import text_of_cell
 
-DELIMITERS = ",;\t"
-"""Parts between the cells of a CSV: the one that its first line has most of."""
-
+DELIMITERS = (",", ";", "\t")
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 """Files that `read_table` reads."""
+ROWS_AT_ONCE = 1024
+LARGEST_CELL = 10_000_000
+"""Characters in a cell of a CSV file."""
+
+ALWAYS_UNPACKED = 2**30
+"""Bytes that a parquet file may always have when it is unpacked."""
+MOST_UNPACKED = 1000
+"""Beyond that it may have so many bytes for each byte in the file."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its columns of text apart from its numbers.
+    """What a table holds.
 
     Args:
-        texts: by lower-case name, n cells each, trimmed.
-        numbers: (n, k), float32 where every column of numbers is float32 or shorter, else float64.
-        number_names: k names, as the file has them.
+        texts: some columns by lower-case name, as they are.
+        numbers: (n, k), all others.
     """
 
-    texts: Mapping[str, tuple[str, ...]]
-    numbers: Floats
-    number_names: tuple[str, ...]
+    texts: Mapping[str, list[str]]
+    numbers: NDArray[Any]
 
 
-def read_table(path: Path, texts: Sequence[str]) -> Table:
+def read_table(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike = np.float32) -> Table:
     """Read a CSV (UTF-8; commas, semicolons or tabs) or a parquet file.
 
     In a CSV, text that would begin as a formula does without the quote that keeps a spreadsheet from running it.
@@ -46,7 +54,9 @@ def read_table(path: Path, texts: Sequence[str]) -> Table:
     Args:
         path: which of the two is told by its ending.
         texts: names of the columns that are text where they are there; upper and lower case do not matter. All others have
-            to hold numbers; a parquet file may hold them in one column of lists of one length, too.
+            to hold numbers; a parquet file may hold them in columns of lists of one length, too.
+        required: those that have to be there.
+        dtype: of the numbers.
 
     Raises:
         DataError: the file is missing, damaged, has no row, names a column twice, or holds in a column of numbers what is
@@ -54,131 +64,217 @@ def read_table(path: Path, texts: Sequence[str]) -> Table:
         MissingDependency: a parquet file, and pyarrow is not installed.
     """
     try:
-        table = _read_parquet(path, texts) if path.suffix.lower() == ".parquet" else _read_csv(path, texts)
+        read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
+        table = read(path, texts, required, dtype)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; check the name") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV in UTF-8 ({error}); save it again as 'CSV UTF-8'") from error
+        raise DataError(f"{path} does not exist; put the table there, or check the name") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}); check the file") from error
-    if not len(table.numbers):
-        raise DataError(f"{path} has no row below its header; give at least one")
+        raise DataError(f"{path} cannot be read ({error.strerror or shown_text(str(error))}); check the file") from error
+    absent = [column for column in required if column not in table.texts]
+    if absent:
+        raise DataError(f"{path} has no column {absent[0]!r}; name one column so, in the first line")
+    if len(table.texts[required[0]]) == 0:
+        raise DataError(f"{path} has no rows below its first line; fill the table")
     return table
 
 
-def _read_csv(path: Path, texts: Sequence[str]) -> Table:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        delimiter = max(DELIMITERS, key=first.count)
-        lines = _filled(csv.reader(file, delimiter=delimiter))
-        header = next(lines, None)
-        if header is None:
-            raise DataError(f"{path} is empty; give a table whose first line names its columns")
-        names = [name.strip() for name in header[1]]
-        where = _text_columns(path, names, texts)
-        numbered = [k for k in range(len(names)) if k not in where]
-        cells: dict[int, list[str]] = {k: [] for k in where}
-        rows: list[NDArray[np.float64]] = []
-        for line, row in lines:
-            if len(row) != len(names):
-                raise DataError(f"line {line} of {path} has {len(row)} cells, but its header names {len(names)}; correct it")
-            for k in where:
-                cells[k].append(text_of_cell(row[k].strip()))
-            try:
-                rows.append(np.array([float(row[k]) for k in numbered]))
-            except ValueError:
-                bad = next(k for k in numbered if not _is_number(row[k]))
-                raise DataError(
-                    f"line {line} of {path} holds {row[bad][:40]!r} in column {names[bad][:40]!r}, where a number is expected; "
-                    f"correct it, or leave the column out (columns of text are called {', '.join(texts)})"
-                ) from None
-    return Table(
-        {where[k]: tuple(column) for k, column in cells.items()},
-        np.array(rows).reshape(len(rows), len(numbered)),
-        tuple(names[k] for k in numbered),
-    )
+def delimiter_of(head: str, required: Sequence[str]) -> str:
+    """What stands between the cells: the mark with which the first line has the columns required, else a comma."""
+    return next((mark for mark in DELIMITERS if set(required) <= set(_named(head, mark))), DELIMITERS[0])
 
 
-def _filled(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of every line that is not blank."""
-    for row in reader:
-        if any(cell.strip() for cell in row):
-            yield reader.line_num, row
-
-
-def _read_parquet(path: Path, texts: Sequence[str]) -> Table:
+@contextmanager
+def cells_up_to(length: int) -> Iterator[None]:
+    """Let csv read cells of so many characters, and refuse longer ones; what it allows is a setting of the whole process."""
+    before = csv.field_size_limit(length)
     try:
-        parquet = importlib.import_module("pyarrow.parquet")
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of a parquet file's columns; DataError where it is damaged."""
+    _, parquet = pyarrow_of(path)
+    with _damage_told(path), parquet.ParquetFile(path, memory_map=True) as file:
+        return [str(name) for name in file.schema_arrow.names]
+
+
+def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Some rows of a parquet file at a time, of these columns or of all.
+
+    Raises:
+        DataError: it is damaged, or unpacks to more than an honest file of its size does.
+        MissingDependency: pyarrow is not installed.
+    """
+    _, parquet = pyarrow_of(path)
+    with _damage_told(path), parquet.ParquetFile(path, memory_map=True) as file:
+        most = max(ALWAYS_UNPACKED, MOST_UNPACKED * path.stat().st_size)
+        groups = (file.metadata.row_group(k) for k in range(file.metadata.num_row_groups))
+        size = 8 * sum(group.column(k).num_values for group in groups for k in range(group.num_columns))
+        batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns) if size <= most else iter(())
+        unpacked = 0
+        for batch in batches:
+            unpacked += batch.nbytes
+            if unpacked > most:
+                break
+            yield batch
+    if size > most or unpacked > most:
+        raise DataError(f"{path} unpacks to more than {most:,} bytes, which no table of its size does; write it anew")
+
+
+def pyarrow_of(path: Path) -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet; MissingDependency, naming the path, where they are not installed."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingDependency(f"reading {path} needs the package 'pyarrow'; run: pip install 'unseen[bench]'") from error
-    import pyarrow
+        raise MissingDependency(f"{path} needs the package 'pyarrow'; run: pip install 'unseen[bench]'") from error
+    return pa, pq
 
-    if not path.exists():
-        raise FileNotFoundError(path)
+
+def shown_text(text: str) -> str:
+    """Text out of a file, fit for a sentence in a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
+    """With or without a byte order mark."""
+    with cells_up_to(LARGEST_CELL), path.open(encoding="utf-8-sig", newline="") as file:
+        line = 1
+        try:
+            head = file.read(LARGEST_CELL)
+            mark = delimiter_of(head, required)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=mark, strict=True)
+            next(reader, None)
+            columns = [text_of_cell(cell) for cell in _named(head, mark)]
+            if not any(column in required for column in columns):
+                shown = ", ".join(columns[:8])[:200] or "nothing"
+                raise DataError(
+                    f"{path} has no column {required[0]!r} in its first line (found {shown_text(shown)}); name one column so"
+                )
+            _check_columns(path, columns)
+            kept = {column: columns.index(column) for column in texts if column in columns}
+            numeric = [k for k in range(len(columns)) if k not in kept.values()]
+            found: dict[str, list[str]] = {column: [] for column in kept}
+            parts: list[NDArray[Any]] = []
+            waiting: list[tuple[int, list[str]]] = []
+            for cells in reader:
+                line = reader.line_num
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(columns):
+                    raise DataError(
+                        f"line {line} of {path} has {len(cells)} cells where the first line has {len(columns)}; put text with "
+                        "a comma or a line break in it into double quotes"
+                    )
+                for column, k in kept.items():
+                    found[column].append(text_of_cell(cells[k]))
+                waiting.append((line, [cells[k] for k in numeric]))
+                if len(waiting) == ROWS_AT_ONCE:
+                    parts.append(_floats(waiting, path, [columns[k] for k in numeric], dtype))
+                    waiting = []
+            parts.append(_floats(waiting, path, [columns[k] for k in numeric], dtype))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text; save it as 'CSV UTF-8' (byte {error.start} cannot be read)") from error
+        except csv.Error as error:
+            raise DataError(f"{path} is not a CSV table after line {line} ({shown_text(str(error))}); save it again") from error
+    return Table(found, np.concatenate(parts))
+
+
+def _named(head: str, mark: str) -> list[str]:
+    """The names of the columns if this mark stood between them; not strict, as the mark is only tried."""
+    return [cell.strip().casefold() for cell in next(csv.reader(io.StringIO(head, newline=""), delimiter=mark), [])]
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    for position, name in enumerate(names):
+        if not name:
+            raise DataError(f"{path} has no name for column {position + 1} in its first line; name it or take it away")
+        if name in names[:position]:
+            raise DataError(f"{path} has two columns {name[:40]!r}; remove one or rename it")
+
+
+def _floats(rows: list[tuple[int, list[str]]], path: Path, columns: Sequence[str], dtype: DTypeLike) -> NDArray[Any]:
+    """The numbers of some rows, of which each comes with its line in the file."""
+    if not rows or not columns:
+        return np.empty((len(rows), len(columns)), dtype)
     try:
-        table = parquet.ParquetFile(path).read()  # not read_table: it would add columns from the names of folders
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged or is not parquet ({' '.join(str(error).split())[:200]}); write it anew") from error
-    names = [str(name).strip() for name in table.column_names]
-    where = _text_columns(path, names, texts)
-    cells: dict[str, tuple[str, ...]] = {}
-    columns: list[NDArray[Any]] = []
-    number_names: list[str] = []
-    for k, name in enumerate(names):
-        column = table.column(k)
-        if k in where:
-            if column.null_count and where[k] == texts[0]:
-                raise DataError(f"column {name!r} of {path} has {column.null_count} empty cells; fill them or drop the rows")
-            cells[where[k]] = tuple("" if value is None else str(value).strip() for value in column.to_pylist())
-            continue
-        numbers = _numbers(path, name, column, pyarrow)
-        columns.append(numbers)
-        number_names += [name] if numbers.shape[1] == 1 else [f"{name}{position}" for position in range(numbers.shape[1])]
-    short = all(column.dtype.itemsize <= 4 and column.dtype.kind == "f" for column in columns)
-    numbers = np.concatenate(columns, axis=1) if columns else np.empty((table.num_rows, 0))
-    return Table(cells, numbers.astype(np.float32 if short and columns else np.float64, copy=False), tuple(number_names))
-
-
-def _numbers(path: Path, name: str, column: Any, pyarrow: Any) -> NDArray[Any]:
-    """(n, 1) of a column of numbers, (n, k) of one that holds lists of k."""
-    kind, refusal = column.type, None
-    width = 1
-    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
-        lengths = set(pyarrow.compute.list_value_length(column).to_pylist()) if len(column) else {0}
-        if len(lengths) != 1 or None in lengths:
-            refusal = "lists of several lengths"
-        else:
-            width = next(iter(lengths))
-            column, kind = pyarrow.compute.list_flatten(column), kind.value_type
-    if refusal is None and not (pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)):
-        refusal = f"{str(kind)[:40]} values"
-    if refusal is None and column.null_count:
-        refusal = f"{column.null_count} empty cells"
-    if refusal is not None:
+        numbers = np.array([cells for _, cells in rows], dtype=np.float64)
+    except ValueError as error:
+        line, k, cell = next((n, k, cell) for n, cells in rows for k, cell in enumerate(cells) if not _is_number(cell))
+        comma = re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell)
+        hint = "write a point, not a comma, before the fraction" if comma else "write a number, or leave the column out"
+        said = "is empty" if not cell.strip() else f"is {cell[:40]!r}"
         raise DataError(
-            f"column {name[:40]!r} of {path} holds {refusal}, where numbers are expected; correct it or leave it out"
-        )
-    values: NDArray[Any] = column.to_numpy()
-    return values.reshape(-1, width)
+            f"column {columns[k][:40]!r} of {path} {said} in line {line}, where a number is expected; {hint}"
+        ) from error
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and the validator names its row
+        return numbers.astype(dtype)
 
 
-def _text_columns(path: Path, names: Sequence[str], texts: Sequence[str]) -> dict[int, str]:
-    """Position → lower-case name of the columns of text; DataError where a name stands twice or the first one is not there."""
-    lowered = [name.casefold() for name in names]
-    for position, name in enumerate(lowered):
-        if not name or name in lowered[:position]:
-            what = f"two columns {names[position][:40]!r}" if name else f"no name for column {position + 1}"
-            raise DataError(f"{path} has {what} in its first line; give every column a name of its own")
-    if texts[0] not in lowered:
-        shown = ", ".join(names)[:100]
-        raise DataError(f"{path} has no column '{texts[0]}' in its first line, but {shown!r}; name the columns there")
-    return {position: name for position, name in enumerate(lowered) if name in texts}
-
-
-def _is_number(text: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
-        float(text)
+        np.array([cell], dtype=np.float64)
     except ValueError:
         return False
     return True
+
+
+def _read_parquet(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
+    columns = parquet_columns(path)
+    lowered = [name.strip().casefold() for name in columns]
+    if required[0] not in lowered:
+        shown = shown_text(", ".join(columns[:8]))[:200] or "nothing"
+        raise DataError(f"{path} has no column {required[0]!r} (found {shown}); name one column so")
+    _check_columns(path, lowered)
+    kept = {name: lowered.index(name) for name in texts if name in lowered}
+    numeric = [k for k in range(len(columns)) if k not in kept.values()]
+    found: dict[str, list[str]] = {name: [] for name in kept}
+    parts: list[NDArray[Any]] = []
+    for batch in parquet_batches(path):
+        for name, k in kept.items():
+            values = batch.column(k).to_pylist()
+            if any(not isinstance(value, str | int) and value is not None for value in values):
+                raise DataError(f"column {name!r} of {path} holds something else than text; store strings")
+            found[name] += ["" if value is None else str(value) for value in values]
+        parts.append(_matrix(batch, numeric, path, dtype))
+    if len({part.shape[1] for part in parts}) > 1:
+        raise DataError(f"the lists in {path} have different lengths; make them one length")
+    return Table(found, np.concatenate(parts) if parts else np.empty((0, 0), dtype))
+
+
+def _matrix(batch: Any, columns: Sequence[int], path: Path, dtype: DTypeLike) -> NDArray[Any]:
+    """One column of lists, or one column a value, as (n, k)."""
+    parts = []
+    for k in columns:
+        name, column = str(batch.schema.names[k])[:40], batch.column(k)
+        if column.null_count:
+            raise DataError(f"column {name!r} of {path} has an empty cell where a number is expected; fill it")
+        if hasattr(column, "flatten") and hasattr(column.type, "value_type"):
+            values = column.flatten()
+            if values.null_count:
+                raise DataError(f"column {name!r} of {path} has an empty value where a number is expected; fill it")
+            fixed = hasattr(column.type, "list_size")
+            if not fixed and len(set(column.value_lengths().to_pylist())) > 1:
+                raise DataError(f"the lists in column {name!r} of {path} have different lengths; make them one length")
+            part = values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        else:
+            part = column.to_numpy(zero_copy_only=False).reshape(-1, 1)
+        if part.dtype.kind not in "buif":
+            raise DataError(f"column {name!r} of {path} holds {column.type}, where a number is expected; remove it")
+        with np.errstate(over="ignore"):
+            parts.append(part.astype(dtype))
+    return np.concatenate(parts, axis=1) if parts else np.empty((len(batch), 0), dtype)
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, DataError):
+        raise
+    except Exception as error:  # Arrow has many kinds, of which not all are its own
+        cause = " ".join(shown_text(str(error)).split())[:150]
+        raise DataError(f"{path} is damaged or is not parquet ({cause}); write it anew") from error

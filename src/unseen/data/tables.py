@@ -1,6 +1,7 @@
 """A whole data set as tables in a folder: CSV, parquet, or NumPy's `.npy` beside a table of classes.
 
-    features.csv    label, then one column a feature; or also a column `split` with train, test_seen or test_unseen
+    features.csv    label, perhaps path, then one column a feature; or also a column `split` with train, test_seen or
+                    test_unseen
     classes.csv     name, perhaps description, perhaps group, then one column for every value of the embedding
     splits.csv      split, part, row, class: one line for every row of train, test_seen and test_unseen (part), counted from
                     0, and for every class that is seen or unseen (part). Not needed where features.csv has a column `split`
@@ -17,12 +18,8 @@ are names), and splits.csv, splits.parquet, or row numbers in train.npy, test_se
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +28,18 @@ from numpy.typing import DTypeLike, NDArray
 
 from unseen.data.bundle import CLASS_ARRAYS, INDEX_ARRAYS, TEXTS, assemble
 from unseen.data.dataset import Dataset, Split
+from unseen.data.spreadsheets import pyarrow_of, read_table, shown_text
 from unseen.data.validate import validate
-from unseen.errors import DataError, MissingDependency
-from unseen.storage import csv_lines, read_json, replace_folder, text_of_cell, write_json
+from unseen.errors import DataError
+from unseen.storage import csv_lines, read_json, replace_folder, write_json
 
 FEATURES, CLASSES, SPLITS, ABOUT = "features", "classes", "splits", "about.json"
 FEATURE_TEXTS, CLASS_TEXTS, SPLIT_TEXTS = (
-    ("label", "split"),
+    ("label", "split", "path"),
     ("name", "description", "group"),
     ("split", "part", "row", "class"),
 )
 ROWS_AT_ONCE = 1024
-LARGEST_CELL = 10_000_000
-"""Characters in a cell of a CSV file."""
-
-MOST_UNPACKED = 1000
-"""Parquet features of more than a gigabyte may have so many bytes for each byte in the file."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """What a table holds: some columns as texts by name, all others as numbers, (n, k)."""
-
-    texts: Mapping[str, list[str]]
-    numbers: NDArray[Any]
 
 
 # --- writing
@@ -73,7 +58,9 @@ def write_tables(dataset: Dataset, folder: Path, suffix: str) -> None:
     """
     validate(dataset)
     table = dataset.classes
-    write = _write_parquet if _is_parquet(suffix) else _write_csv
+    if suffix == ".parquet":
+        pyarrow_of(folder)
+    write = _write_parquet if suffix == ".parquet" else _write_csv
     class_texts = {"name": table.names}
     class_texts |= {"description": table.descriptions} if table.descriptions else {}
     class_texts |= {"group": table.groups} if table.groups else {}
@@ -88,13 +75,19 @@ def write_tables(dataset: Dataset, folder: Path, suffix: str) -> None:
     }
 
     def fill(temporary: Path) -> None:
-        labels = tuple(table.names[i] for i in dataset.labels.tolist())
-        write(temporary / f"{FEATURES}{suffix}", {"label": labels}, dataset.features, "feature")
+        texts = {"label": tuple(table.names[i] for i in dataset.labels.tolist())}
+        texts |= {"path": dataset.paths} if can_hold_paths(dataset) else {}
+        write(temporary / f"{FEATURES}{suffix}", texts, dataset.features, "feature")
         write(temporary / f"{CLASSES}{suffix}", class_texts, table.embeddings, "value")
         write(temporary / f"{SPLITS}{suffix}", columns, None, "")
         write_json(temporary / ABOUT, about)
 
     replace_folder(folder, fill)
+
+
+def can_hold_paths(dataset: Dataset) -> bool:
+    """Whether there are paths, and all of them are text: a file may be named by bytes that are none."""
+    return bool(dataset.paths) and not any("\ud800" <= letter <= "\udfff" for path in dataset.paths for letter in path)
 
 
 def _members(split: Split, names: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
@@ -121,7 +114,7 @@ def _write_csv(path: Path, texts: Mapping[str, Sequence[str]], numbers: NDArray[
 
 
 def _write_parquet(path: Path, texts: Mapping[str, Sequence[str]], numbers: NDArray[Any] | None, what: str) -> None:
-    pa, pq = _pyarrow(path)
+    pa, pq = pyarrow_of(path)
     fields = [(key, pa.string()) for key in texts]
     width = 0
     if numbers is not None:
@@ -162,11 +155,12 @@ def read_tables(folder: Path, suffix: str) -> Dataset:
         told |= texts
     else:
         path = folder / f"{FEATURES}{suffix}"
-        table = _read(path, FEATURE_TEXTS, ("label",), _dtype(dtypes, "features", np.float32, folder))
+        table = read_table(path, FEATURE_TEXTS, ("label",), _dtype(dtypes, "features", np.float32, folder))
         arrays |= {"features": table.numbers, "labels": _column(table.texts["label"])}
+        arrays |= {"paths": _column(table.texts["path"])} if any(table.texts.get("path", ())) else {}
         arrays |= _parts(table.texts["split"], path) if "split" in table.texts else {}
     if (path_of_classes := _found(folder, CLASSES)) is not None:
-        table = _read(path_of_classes, CLASS_TEXTS, ("name",), _dtype(dtypes, "embeddings", np.float64, folder))
+        table = read_table(path_of_classes, CLASS_TEXTS, ("name",), _dtype(dtypes, "embeddings", np.float64, folder))
         arrays["embeddings"] = table.numbers
         told |= {"class_names": table.texts["name"]}
         told |= {key: table.texts[column] for key, column in TEXT_COLUMNS.items() if column in table.texts}
@@ -189,169 +183,8 @@ def read_tables(folder: Path, suffix: str) -> Dataset:
 TEXT_COLUMNS = {"descriptions": "description", "groups": "group"}
 
 
-def _read(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
-    try:
-        read = _read_parquet if path.suffix == ".parquet" else _read_csv
-        table = read(path, texts, required, dtype)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; put the table there") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or _shown(str(error))}); check the file") from error
-    absent = [column for column in required if column not in table.texts]
-    if absent:
-        raise DataError(f"{path} has no column {absent[0]!r}; name one column so, in the first line")
-    if len(table.texts[required[0]]) == 0:
-        raise DataError(f"{path} has no rows below its first line; fill the table")
-    return table
-
-
-def _read_csv(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
-    """A comma, a semicolon or a tab between cells, with or without a byte order mark."""
-    with _long_cells(), path.open(encoding="utf-8-sig", newline="") as file:
-        line = 1
-        try:
-            head = file.read(LARGEST_CELL)
-            named = {mark: [cell.strip().lower() for cell in _first_line(head, mark)] for mark in ",;\t"}
-            mark = next((m for m in named if set(required) <= set(named[m])), ",")
-            file.seek(0)
-            reader = csv.reader(file, delimiter=mark, strict=True)
-            next(reader, None)
-            columns = [text_of_cell(cell) for cell in named[mark]]
-            if not any(column in required for column in columns):
-                shown = ", ".join(columns[:8])[:200] or "nothing"
-                raise DataError(
-                    f"{path} has no column {required[0]!r} in its first line (found {_shown(shown)}); name one column so"
-                )
-            twice = next((column for column in texts if columns.count(column) > 1), None)
-            if twice:
-                raise DataError(f"{path} has two columns {twice!r}; remove one")
-            kept = {column: columns.index(column) for column in texts if column in columns}
-            numeric = [k for k in range(len(columns)) if k not in kept.values()]
-            found: dict[str, list[str]] = {column: [] for column in kept}
-            parts: list[NDArray[Any]] = []
-            waiting: list[tuple[int, list[str]]] = []
-            for cells in reader:
-                line = reader.line_num
-                if not cells:
-                    continue
-                if len(cells) != len(columns):
-                    raise DataError(
-                        f"line {line} of {path} has {len(cells)} cells where the first line has {len(columns)}; put text with "
-                        "a comma or a line break in it into double quotes"
-                    )
-                for column, k in kept.items():
-                    found[column].append(text_of_cell(cells[k]))
-                waiting.append((line, [cells[k] for k in numeric]))
-                if len(waiting) == ROWS_AT_ONCE:
-                    parts.append(_floats(waiting, path, [columns[k] for k in numeric], dtype))
-                    waiting = []
-            parts.append(_floats(waiting, path, [columns[k] for k in numeric], dtype))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text; save it as 'CSV UTF-8' (byte {error.start} cannot be read)") from error
-        except csv.Error as error:
-            raise DataError(f"{path} is not a CSV table after line {line} ({_shown(str(error))}); save it again") from error
-    return Table(found, np.concatenate(parts))
-
-
-@contextmanager
-def _long_cells() -> Iterator[None]:
-    """A description may be longer than csv allows by itself; what it allows is a setting of the whole process."""
-    before = csv.field_size_limit(LARGEST_CELL)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _first_line(head: str, mark: str) -> list[str]:
-    """The cells of the first line if this mark stood between them; not strict, as the mark is only tried."""
-    return next(csv.reader(io.StringIO(head, newline=""), delimiter=mark), [])
-
-
-def _floats(rows: list[tuple[int, list[str]]], path: Path, columns: Sequence[str], dtype: DTypeLike) -> NDArray[Any]:
-    """The numbers of some rows, of which each comes with its line in the file."""
-    if not rows or not columns:
-        return np.empty((len(rows), len(columns)), dtype)
-    try:
-        numbers = np.array([cells for _, cells in rows], dtype=np.float64)
-    except ValueError as error:
-        line, k, cell = next((n, k, cell) for n, cells in rows for k, cell in enumerate(cells) if not _is_number(cell))
-        comma = re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell)
-        hint = "write a point, not a comma, before the fraction" if comma else "write a number"
-        said = "is empty" if not cell.strip() else f"is {cell[:40]!r}"
-        raise DataError(
-            f"column {columns[k][:40]!r} of {path} {said} in line {line}, where a number is expected; {hint}"
-        ) from error
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and the validator names its row
-        return numbers.astype(dtype)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        np.array([cell], dtype=np.float64)
-    except ValueError:
-        return False
-    return True
-
-
-def _read_parquet(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
-    pa, pq = _pyarrow(path)
-    try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            names = file.schema_arrow.names
-            if required[0] not in names:
-                shown = _shown(", ".join(names[:8]))[:200] or "nothing"
-                raise DataError(f"{path} has no column {required[0]!r} (found {shown}); name one column so")
-            kept = [name for name in texts if name in names]
-            numeric = [name for name in names if name not in texts]
-            found: dict[str, list[str]] = {column: [] for column in kept}
-            parts: list[NDArray[Any]] = []
-            most = max(2**30, MOST_UNPACKED * path.stat().st_size)
-            size = 0
-            for batch in file.iter_batches(batch_size=4096):
-                for column in kept:
-                    values = batch.column(column).to_pylist()
-                    if any(not isinstance(value, str | int) and value is not None for value in values):
-                        raise DataError(f"column {column!r} of {path} holds something else than text; store strings")
-                    found[column] += ["" if value is None else str(value) for value in values]
-                parts.append(_matrix(batch, numeric, path, dtype))
-                size += parts[-1].nbytes
-                if size > most:
-                    raise DataError(f"{path} unpacks to more than {most:,} bytes, which features do not do; write it anew")
-            numbers = np.concatenate(parts) if parts else np.empty((0, 0), dtype)
-            if len({part.shape[1] for part in parts}) > 1:
-                raise ValueError("its lists have different lengths")
-    except (pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
-        raise DataError(f"{path} is damaged or is not parquet ({_shown(str(error))[:150]}); write it anew") from error
-    return Table(found, numbers)
-
-
-def _matrix(batch: Any, columns: Sequence[str], path: Path, dtype: DTypeLike) -> NDArray[Any]:
-    """One column of lists, or one column a value, as (n, k)."""
-    parts = []
-    for name in columns:
-        column = batch.column(name)
-        if column.null_count:
-            raise DataError(f"column {name[:40]!r} of {path} has an empty cell where a number is expected; fill it")
-        if hasattr(column, "flatten") and hasattr(column.type, "value_type"):
-            values = column.flatten()
-            if values.null_count:
-                raise DataError(f"column {name[:40]!r} of {path} has an empty value where a number is expected; fill it")
-            fixed = hasattr(column.type, "list_size")
-            if not fixed and len(set(column.value_lengths().to_pylist())) > 1:
-                raise DataError(f"the lists in column {name[:40]!r} of {path} have different lengths; make them one length")
-            part = values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
-        else:
-            part = column.to_numpy(zero_copy_only=False).reshape(-1, 1)
-        if part.dtype.kind not in "buif":
-            raise DataError(f"column {name[:40]!r} of {path} holds {column.type}, where a number is expected; remove it")
-        with np.errstate(over="ignore"):
-            parts.append(part.astype(dtype))
-    return np.concatenate(parts, axis=1) if parts else np.empty((len(batch), 0), dtype)
-
-
 def _split_table(path: Path, names: tuple[str, ...]) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    table = _read(path, SPLIT_TEXTS, ("split", "part"), np.float64)
+    table = read_table(path, SPLIT_TEXTS, ("split", "part"), np.float64)
     ids = {name: i for i, name in enumerate(names)}
     blank = [""] * len(table.texts["split"])
     lines = zip(*(table.texts.get(column, blank) for column in SPLIT_TEXTS), strict=True)
@@ -418,7 +251,7 @@ def read_npy(path: Path) -> NDArray[Any]:
         return stored
     except Exception as error:  # a damaged file makes numpy raise nearly anything
         raise DataError(
-            f"{path} is not a .npy file of numbers or texts ({_shown(str(error))[:150]}); save it with numpy.save"
+            f"{path} is not a .npy file of numbers or texts ({shown_text(str(error))[:150]}); save it with numpy.save"
         ) from error
 
 
@@ -438,23 +271,3 @@ def _dtype(dtypes: Any, key: str, default: DTypeLike, folder: Path) -> np.dtype[
     if told not in ("float16", "float32", "float64"):
         raise DataError(f"{folder / ABOUT} says that {key} are {str(told)[:40]!r}; it is one of float16, float32, float64")
     return np.dtype(told)
-
-
-def _is_parquet(suffix: str) -> bool:
-    if suffix == ".parquet":
-        _pyarrow(Path("parquet"))
-    return suffix == ".parquet"
-
-
-def _pyarrow(path: Path) -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingDependency(f"{path} needs pyarrow; install it with: pip install 'unseen[bench]'") from error
-    return pa, pq
-
-
-def _shown(text: str) -> str:
-    """Text out of a file, fit for a sentence in a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -55,10 +55,12 @@ def write_dataset(dataset: Dataset, path: Path | str, to: str | None = None, spl
             raise SettingsError(f"a data set in {format_} is one file; give it a name that ends with .{format_}")
         write_bundle(dataset, path)
         return f"{path}, one file"
-    from unseen.data.tables import write_tables
+    from unseen.data.tables import can_hold_paths, write_tables
 
     write_tables(dataset, path, f".{format_}")
-    _warn_of(["the pictures for reports"] if dataset.pictures else [], f"the layout of {format_} tables")
+    lost = ["the pictures for reports"] if dataset.pictures else []
+    lost += ["paths that are no text"] if dataset.paths and not can_hold_paths(dataset) else []
+    _warn_of(lost, f"the layout of {format_} tables")
     return f"{path}, a folder of {format_} tables"
 
 
@@ -103,6 +105,8 @@ def _lost_in_xlsa17(dataset: Dataset) -> list[str]:
         lost.append("the name of the split")
     if dataset.features.dtype.itemsize > 4:
         lost.append("digits of features beyond float32 for our own reader")
+    if dataset.paths:
+        lost.append("paths for our own reader, though image_files has them")
     if dataset.pictures:
         lost.append("the pictures for reports")
     return lost

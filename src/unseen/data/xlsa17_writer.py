@@ -5,8 +5,9 @@
                      trainval_loc, test_seen_loc, test_unseen_loc, train_loc, val_loc: (k, 1) uint16, 1…n
 
 Public loaders subtract 1 from the row numbers and index with what they get, so these have to be whole numbers (uint16 as in
-the files that go about, uint32 where there are more rows). `image_files` says 'row 1' and so on, as a data set keeps no
-paths. There is no `original_att`, since a data set knows its embeddings as they are, and not what they were made of.
+the files that go about, uint32 where there are more rows). `image_files` has the rows' paths where the data set knows them,
+else 'row 1' and so on. There is no `original_att`, since a data set knows its embeddings as they are, and not what they were
+made of.
 
 `train_loc` and `val_loc` share `trainval_loc` out by class, so that the classes of `val_loc` can play unseen ones. Unlike in
 the files that go about, neither has a row of `test_seen_loc`: tuning on them looks at no test row.
@@ -60,7 +61,10 @@ def write_xlsa17(dataset: Dataset, folder: Path, splits: Sequence[str] | None = 
             {
                 "features": np.asarray(dataset.features, np.float64).T,
                 "labels": _column(dataset.labels + 1, len(dataset.classes)),
-                "image_files": _cells([f"row {number}" for number in range(1, rows + 1)]),
+                "image_files": _cells(
+                    [path.encode("utf-8", "backslashreplace").decode() for path in dataset.paths]
+                    or [f"row {number}" for number in range(1, rows + 1)]
+                ),
             },
         )
         for file, split in files.items():

@@ -1,7 +1,8 @@
 """Pictures to features by any image model of timm or image tower of open_clip, with the model's own preprocessing.
 
-Both are optional and need torchvision. Weights come from the library's hub or from a local safetensors file; a file that is not
-safetensors is refused, as torch's own format can run what it says.
+Both are optional and need torchvision. Weights come from the library's hub or from a local safetensors file; a local file that
+is not safetensors is refused, as torch's own format can run what it says. Of what a hub publishes in that format alone, torch
+reads the tensors and nothing else (`weights_only`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.encoders.images import ImageEncoder, opened_rgb
+from unseen.encoders.images import ImageEncoder, opened_rgb, shown
 from unseen.encoders.text import one_thread
 from unseen.errors import DataError, MissingDependency, RunError, SettingsError
 from unseen.storage import fingerprint, hash_of
@@ -101,7 +102,7 @@ class EncoderChoice:
             encoder: PictureEncoder = ImageEncoder(BATCH_SIZE, threads=1)
         elif colon and model and kind in ("timm", "open_clip"):
             if self.weights is not None:
-                _check_weights(self.weights)
+                check_weights(self.weights)
             _check_device(self.device)
             with _backbones():
                 network = _of_timm(model, self.weights) if kind == "timm" else _of_open_clip(model, self.weights)
@@ -183,7 +184,14 @@ class TorchEncoder:
     def prepared(self, picture: Image | Path | str) -> NDArray[np.float32]:
         """One picture as the network wants it; DataError where it cannot be used."""
         rgb = opened_rgb(picture)
-        return cast(NDArray[np.float32], self._network.transform(rgb).numpy())
+        try:
+            return cast(NDArray[np.float32], self._network.transform(rgb).numpy())
+        except Exception as error:  # of torchvision, of memory: one picture, and not the end of a million
+            where = "" if not isinstance(picture, str | Path) else f" {shown(picture)}"
+            cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise DataError(
+                f"picture{where} cannot be brought into the shape that {self.name} wants ({cause}); leave it out"
+            ) from error
 
     def pooled(self, stacked: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features of prepared pictures. On a GPU one batch at a time, while others are prepared."""
@@ -234,7 +242,10 @@ def _of_open_clip(name: str, weights: Path | None) -> Network:
     pretrained = str(weights) if weights is not None else tag or None
     published = _published(model_name, tag) if weights is not None and not hosted else {}
     with _hub(f"open_clip:{name}") if weights is None else _fitting(f"open_clip:{name}", weights), one_thread():
-        model, _, transform = open_clip.create_model_and_transforms(model_name, pretrained=pretrained, **published)
+        # Without require_pretrained, a hub that gives the configuration and not the weights would leave random ones.
+        model, _, transform = open_clip.create_model_and_transforms(
+            model_name, pretrained=pretrained, require_pretrained=True, weights_only=True, **published
+        )
     model.eval().requires_grad_(False)
     source = weights.name if weights else tag or "of the hub"
     origin = f"open_clip {open_clip.__version__} {model_name}, image tower, weights {source}"
@@ -276,7 +287,8 @@ def _check_device(device: str) -> None:
         raise SettingsError("--device cuda needs a GPU that torch can use, and there is none; leave it out")
 
 
-def _check_weights(path: Path) -> None:
+def check_weights(path: Path) -> None:
+    """SettingsError unless it is a file of tensors that can hold nothing else."""
     if not path.is_file():
         raise SettingsError(f"--weights {path} is no file; check the path")
     if path.suffix != ".safetensors":

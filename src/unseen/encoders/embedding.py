@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.data.class_file import Classes
-from unseen.data.class_list import ClassList, ListedClass, Said, class_list_of, read_class_list
-from unseen.data.dataset import ClassTable, Floats
+from unseen.data.class_list import ClassList, ListedClass, Said, attributes, class_list_of, read_class_list
+from unseen.data.dataset import Floats
 from unseen.data.validate import check_class_table
 from unseen.encoders.foreign_text import OpenClipTextEncoder, SentenceTransformerEncoder
 from unseen.encoders.text import TextEncoder
@@ -29,10 +29,6 @@ from unseen.storage import hash_of
 WITH_DESCRIPTION, WITHOUT = "{name}. {description}", "{name}"
 """The prompts of a class with and without a description, if the user gives none."""
 FIELD = re.compile(r"\{([^{}]*)\}")
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
-MISSING = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "-", "?"})
-"""Cells, in lower case, that stand for a number nobody knows."""
 RULES = "distinct texts of a class averaged, l2-normalised; version 1"
 
 
@@ -95,7 +91,7 @@ def embed(
     listed = read_class_list(Path(classes).expanduser()) if isinstance(classes, str | Path) else class_list_of(classes)
     embeddings: Floats
     if chosen is None:
-        embeddings, source = _attributes(listed)
+        embeddings, source = attributes(listed)
         about: dict[str, str] = {}
     else:
         prompts = tuple(prompts) or ((WITHOUT,) if isinstance(chosen, WordVectors) else ())
@@ -109,14 +105,7 @@ def embed(
             "prompts": json.dumps(prompts or (WITH_DESCRIPTION, WITHOUT), ensure_ascii=False),
             "fingerprint": hash_of([RULES, chosen.fingerprint, prompts]),
         }
-    sentences = ["\n".join(entry.sentences) for entry in listed.classes]
-    groups = tuple(entry.group for entry in listed.classes)
-    table = ClassTable(
-        names=tuple(entry.name for entry in listed.classes),
-        embeddings=embeddings,
-        descriptions=tuple(sentences) if any(sentences) else (),
-        groups=groups if any(groups) else (),
-    )
+    table = listed.table(embeddings)
     check_class_table(table)
     return Classes(table, source, about)
 
@@ -213,44 +202,3 @@ def _encoded(
     means = [np.mean([row_of[text] for text in of_class], axis=0) for of_class in texts]
     lengths = [float(np.sqrt(np.square(mean).sum())) for mean in means]
     return np.stack([mean / (length or 1.0) for mean, length in zip(means, lengths, strict=True)]).astype(np.float32)
-
-
-# -------------------------------------------------------------------------------------------------------- attributes
-
-
-def _attributes(listed: ClassList) -> tuple[NDArray[np.float64], str]:
-    """(C, a) numbers as they are, and one sentence that names their columns."""
-    for entry in listed.classes:
-        if len(entry.rows) > 1:
-            raise DataError(
-                f"class {entry.name!r} stands twice ({entry.rows[0].place} and {entry.rows[1].place}); attributes need one row "
-                "a class, so merge them or rename one"
-            )
-    rows = [(entry.name, entry.rows[0]) for entry in listed.classes]
-    columns: dict[str, list[float]] = {}
-    texts = []
-    for column in listed.columns:
-        numbers = [_number(row.columns[column], listed.decimal_comma) for _, row in rows]
-        if all(number is None for number in numbers):
-            texts.append(column)
-            continue
-        for (name, row), number in zip(rows, numbers, strict=True):
-            if number is None:
-                cell = row.columns[column]
-                what = "no number" if cell.casefold() in MISSING else f"{cell[:40]!r}, which is no number,"
-                raise DataError(
-                    f"class {name!r} has {what} in column {column[:40]!r} ({row.place}); fill it in or leave it out"
-                )
-        columns[column] = [number for number in numbers if number is not None]
-    if not columns:
-        raise DataError(f"{listed.source} has no column of numbers; add attributes, or take another encoder for its words")
-    if texts:
-        warnings.warn(f"columns left out because they hold no number: {', '.join(texts)[:200]}", stacklevel=3)
-    return np.column_stack(list(columns.values())), f"{len(columns)} attributes as they are: {', '.join(columns)}"
-
-
-def _number(cell: str, decimal_comma: bool) -> float | None:
-    """The number in a cell, else None; not everything that Python would take for one (1_000, infinity)."""
-    if decimal_comma and DECIMAL_COMMA.fullmatch(cell):
-        cell = cell.replace(",", ".")
-    return float(cell) if NUMBER.fullmatch(cell) else None

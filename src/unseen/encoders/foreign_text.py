@@ -15,16 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.encoders.backbones import check_weights
 from unseen.encoders.text import one_thread
 from unseen.errors import DataError, MissingDependency, SettingsError
 from unseen.storage import fingerprint, hash_of
+
+CLIP_WEIGHTS = "open_clip_model.safetensors"
+"""What open_clip takes first of all that lies in a folder; it would take pickled files, too."""
 
 
 class SentenceTransformerEncoder:
     """Turn texts into embeddings by any model of sentence-transformers, on the CPU, l2-normalised.
 
     Every text is encoded by itself and with one thread, so its bits depend on nothing but the text, the machine and the
-    versions. Weights are read from safetensors alone, and code that comes with a model is not run.
+    versions. Weights are read from safetensors alone, but for small modules of a hub's model, of which torch reads the tensors
+    and nothing else; code that comes with a model is not run.
 
     Args:
         model: a name on the hub, or a folder that sentence-transformers saved.
@@ -69,6 +74,9 @@ class SentenceTransformerEncoder:
     def _loaded(self) -> Any:
         library = _library("sentence_transformers", "sentence-transformers", "sentences")
         folder = Path(self.model).expanduser()
+        for pickled in folder.rglob("pytorch_model.bin") if folder.is_dir() else ():
+            if not (pickled.parent / "model.safetensors").exists():
+                raise _pickled(pickled)
         try:
             source = str(folder) if folder.is_dir() else self.model
             with _quietly():
@@ -152,6 +160,11 @@ class OpenClipTextEncoder:
         if self.model.startswith("hf-hub:") or folder.is_dir():
             if self.weights is not None:
                 raise SettingsError(f"the open_clip model {self.model[:200]!r} has weights of its own; leave out --weights")
+            if folder.is_dir() and not (folder / CLIP_WEIGHTS).exists():
+                others = sorted(entry for entry in folder.iterdir() if entry.suffix in (".bin", ".pt", ".pth"))
+                if others:
+                    raise _pickled(others[0])
+                raise DataError(f"{str(folder)[:200]} has no {CLIP_WEIGHTS}; put the model's weights there under this name")
             return f"local-dir:{folder}" if folder.is_dir() else self.model, None
         name, _, tag = self.model.partition(":")
         if name not in library.list_models():
@@ -162,7 +175,7 @@ class OpenClipTextEncoder:
         if self.weights is not None:
             if tag:
                 raise SettingsError(f"'open_clip:{self.model[:200]}' names weights already; leave out --weights or the tag")
-            _check_weights(Path(self.weights))
+            check_weights(Path(self.weights))
             return name, self.weights
         if tag not in (tags := library.list_pretrained_tags_by_model(name)):
             what = f"has no weights {tag[:100]!r}" if tag else "needs weights"
@@ -182,13 +195,11 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def _check_weights(file: Path) -> None:
-    if not file.is_file():
-        raise SettingsError(f"--weights {str(file)[:200]} is no file; check the path")
-    if file.suffix != ".safetensors":
-        raise SettingsError(
-            f"--weights {str(file)[:200]} is not a .safetensors file, and others can hold a program; convert it first"
-        )
+def _pickled(file: Path) -> DataError:
+    return DataError(
+        f"{str(file)[:200]} is no safetensors file, and nothing else is read out of a folder, as it could hold a program; "
+        f"convert it to {CLIP_WEIGHTS if 'clip' in file.name else 'model.safetensors'} where you trust it"
+    )
 
 
 def _library(module: str, package: str, extra: str) -> ModuleType:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.errors import DataError, MissingDependency, UnseenError
-from unseen.storage import hash_of, write_atomically
+from unseen.storage import hash_of, write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -139,7 +139,7 @@ class ImageEncoder:
             except Exception:  # ONNX Runtime's own kinds: a damaged cache is no reason to stop, it is written anew
                 path.unlink(missing_ok=True)
         graph = build_graph(read_weights())
-        write_atomically(path, lambda temporary: _write(temporary, graph))
+        write_bytes(path, graph)
         return opened()
 
 
@@ -343,10 +343,6 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return home / "Library/Caches/unseen"
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "unseen"
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _imported(module: str) -> Any:

@@ -101,12 +101,12 @@ class WordVectors:
             word = line.split(maxsplit=1)[0] if line.strip() else b""
             if word not in encoded and number > 2:
                 continue
-            cells = line.rsplit(maxsplit=width)  # a few words of large files have blanks inside
             try:
+                cells = line.rsplit(maxsplit=width)  # a few words of large files have blanks inside
                 if width < 1 or len(cells) != width + 1:
                     raise ValueError
                 vector = np.array([float(cell) for cell in cells[1:]])
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise DataError(
                     f"line {number} of {self.file} is not a word with {width or 'its'} numbers, so it is no text file of word "
                     "vectors; unpack it, or convert word2vec's binary format first"

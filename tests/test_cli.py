@@ -21,8 +21,9 @@ import pytest
 from bench_folder import make_bench
 from rich.console import Console
 
-from unseen import cli, runs
-from unseen.data import Dataset
+from unseen import ZeroShotClassifier, cli, runs
+from unseen.data import Dataset, open_dataset
+from unseen.inference import OnnxClassifier
 from unseen.methods import METHODS, Generative
 from unseen.recipe import Recipe
 from unseen.report import assemble
@@ -190,7 +191,7 @@ def test_closed_forms_under_blind_say_what_they_chose_and_from_what(toy_folder: 
 def test_blind_keeps_its_choices_as_a_preset_that_trains_once(toy_folder: Path, tmp_path: Path) -> None:
     blind = unseen("train", toy_folder, *QUICK, "--save-preset", tmp_path / "p.json", "--out", tmp_path / "a", "--json")
     row = blind.json
-    assert files(tmp_path / "a") == GENERATIVE_FILES  # no checkpoint and no stored generator stays
+    assert files(tmp_path / "a") == sorted([*GENERATIVE_FILES, runs.CALIBRATION])  # no checkpoint, no stored generator
     keys = [(e["phase"], e["step"]) for e in map(json.loads, (tmp_path / "a" / "history.jsonl").read_text().splitlines())]
     assert len(keys) == len(set(keys))
     assert len({phase for phase, _ in keys}) == 3 * 3 + 1
@@ -245,6 +246,63 @@ def test_one_row_an_unseen_class_is_no_reason_to_fail(toy: Dataset, tmp_path: Pa
     assert 0 <= said.json["U"] <= 1
     assert "note: no unseen class has two test rows" in said.err
     assert files(tmp_path / "r") == RUN_FILES
+
+
+# --- export
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_run_is_exported_with_what_its_folds_say(toy_folder: Path, tmp_path: Path) -> None:
+    run, graph = tmp_path / "r", tmp_path / "m.onnx"
+    unseen("train", toy_folder, "--method", "class-gaussian", "--out", run, "--json")
+    said = unseen("export", run, "--onnx", graph, "--risk", 0.5, "--json").json
+    assert said["rows"] == 64 + 8 * 9
+    assert max(said["scores"], said["probabilities"]) <= 1e-5
+    opened, kept = OnnxClassifier(graph), runs.open_run(run, open_dataset(toy_folder))
+    assert kept.calibration is not None
+    assert opened.temperature == kept.calibration.temperature * kept.predictor.spread != 1
+    assert opened.gamma == kept.task.recipe.gamma * kept.predictor.spread
+    assert (opened.flag_threshold, opened.metadata["calibrated"]) == (kept.calibration.flag_threshold, True)
+    test = kept.task.dataset.test_rows("first")
+    taken = [opened.names.index(name) for name in OnnxClassifier(graph).predict(test.unseen_features).names if name]
+    assert set(taken) <= set(range(11))
+    assert opened.scores(test.unseen_features).argmax(axis=1).tolist() == (
+        kept.predictor.decide(test.unseen_features).predict(opened.gamma).tolist()
+    )
+    told = unseen("export", run, "--onnx", graph).out
+    assert told.splitlines()[0].startswith("compared with torch on 136 rows: scores ")
+    assert told.splitlines()[1] == f"graph: {graph}"
+    assert "do not say that they come from efficientnet-lite0" in unseen("export", run, "--onnx", graph, "--pictures").refused(
+        2
+    )
+    (run / runs.CALIBRATION).write_bytes(b"damaged")
+    assert "are damaged" in unseen("export", run, "--onnx", graph).refused(1)
+
+
+def test_a_run_without_folds_is_exported_uncalibrated(finished: tuple[Path, Said], tmp_path: Path) -> None:
+    folder, said = finished
+    exported = unseen("export", folder, "--onnx", tmp_path / "m.onnx", "--json")
+    assert "so its probabilities are not calibrated" in exported.err
+    opened = OnnxClassifier(tmp_path / "m.onnx")
+    assert (opened.temperature, opened.flag_threshold, opened.abstention) == (1.0, None, None)
+    assert opened.metadata["method"] == said.json["method"]
+    assert "a risk is kept to" in unseen("export", folder, "--onnx", tmp_path / "m.onnx", "--risk", 0.1).refused(2)
+
+
+def test_a_saved_model_is_exported(toy: Dataset, tmp_path: Path) -> None:
+    names = np.array(toy.classes.names)
+    view = toy.training_view("first")
+    described = dict(zip(names, toy.classes.embeddings, strict=True))
+    model = ZeroShotClassifier("class-gaussian").fit(view.features, np.array(view.classes.names)[view.labels], described)
+    model.save(tmp_path / "model")
+    said = unseen("export", tmp_path / "model", "--onnx", tmp_path / "m.onnx", "--json").json
+    assert said["rows"] == 64 + 8 * 9  # the rows that the model keeps are compared, too
+    features = np.asarray(toy.features)
+    answers = OnnxClassifier(tmp_path / "m.onnx").predict(features)
+    assert answers.names == model.predict(features).tolist()
+    assert answers.probabilities == pytest.approx(model.predict_proba(features), abs=1e-5)
+    sentence = unseen("export", tmp_path / "model", "--onnx", tmp_path / "m.onnx", "--pictures").refused(2)
+    assert "leave out --data and --pictures" in sentence
 
 
 # --- an existing run

@@ -39,6 +39,7 @@ SHOWN_PROBLEMS = 10
 """Of the pictures that were left out, so many are named on the screen."""
 
 if TYPE_CHECKING:
+    from unseen.data import Dataset
     from unseen.evaluation.protocol import Watch
     from unseen.experiments.jobs import Job
     from unseen.experiments.study import Study
@@ -143,15 +144,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a finished run again from its weights; the data are found by path and checked by fingerprint."""
-    from unseen.data import open_dataset
     from unseen.runs import evaluate as evaluate_run
-    from unseen.runs import read_description
 
-    source = dataset or read_description(run)["source"]
-    try:
-        data = open_dataset(source)
-    except DataError as error:
-        raise DataError(f"{error}; if the data set of {run} has moved, name it by --data") from error
+    data = _data_of(run, dataset)
     outcome = evaluate_run(run, data)
     if as_json:
         print(json.dumps(outcome.row, ensure_ascii=False))
@@ -337,6 +332,64 @@ def report(
     from unseen.report.bench_assemble import write_bench_report
 
     print(f"page: {write_bench_report(folder, _command(), out, baseline)}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A folder that `unseen train` or `save` wrote.")],
+    onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="Where the graph goes.")],
+    pictures: Annotated[bool, typer.Option("--pictures", help="Put the picture backbone in front.")] = False,
+    risk: Annotated[
+        float | None, typer.Option(help="Share of wrong answers to keep to by not answering; of a run that chose on folds.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--data", metavar="DATASET", help="If it has moved since.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained classifier as an ONNX graph, compared with torch before it is kept."""
+    from dataclasses import asdict
+
+    from unseen.encoders.images import ImageEncoder
+    from unseen.export import NORM, export_onnx, unscaled
+    from unseen.runs import open_run
+
+    calibration = None
+    if (run / "model.json").exists():
+        import torch
+
+        from unseen.saved import read_model
+
+        if pictures or dataset is not None:
+            raise SettingsError("a model does not say what its features are of; leave out --data and --pictures")
+        state, _, _ = read_model(run, torch.device("cpu"))
+        fitted, method = state.fitted, state.learned.method
+        rows = unscaled(fitted.scaler.features, state.learned.rows)
+    else:
+        data = _data_of(run, dataset)
+        if pictures and not data.provenance.feature_extractor.startswith(ImageEncoder.description):
+            raise SettingsError(
+                f"the features of data set '{data.name}' do not say that they come from {ImageEncoder.name} of this version, "
+                "so it is not put in front of them; leave out --pictures"
+            )
+        opened = open_run(run, data)
+        fitted, method, calibration = opened.fitted, opened.task.method.name, opened.calibration
+        rows = data.training_view(opened.task.split).features
+    parity = export_onnx(
+        fitted,
+        onnx,
+        ImageEncoder() if pictures else None,
+        rows=rows,
+        method=method,
+        calibration=calibration,
+        risk=risk,
+    )
+    if calibration is None and fitted.temperature == 1:
+        _say(f"note: nothing was chosen on folds in {run}, so its probabilities are not calibrated", "yellow")
+    if as_json:
+        print(json.dumps({"onnx": str(onnx), **asdict(parity), "norm": NORM}, ensure_ascii=False))
+        return
+    shown = f"{parity.rows} rows" + (f" and {parity.pictures} pictures" if parity.pictures else "")
+    print(f"compared with torch on {shown}: scores {parity.scores:.1e}, probabilities {parity.probabilities:.1e}")
+    print(f"graph: {onnx}")
 
 
 @app.command(context_settings={"allow_interspersed_args": True})
@@ -631,6 +684,18 @@ def data_check(
         print(json.dumps(report.facts, ensure_ascii=False))
     else:
         _print_text(str(report))
+
+
+def _data_of(run: Path, dataset: str | None) -> Dataset:
+    """The data set that a run names, or this one."""
+    from unseen.data import open_dataset
+    from unseen.runs import read_description
+
+    source = dataset or read_description(run)["source"]
+    try:
+        return open_dataset(source)
+    except DataError as error:
+        raise DataError(f"{error}; if the data set of {run} has moved, name it by --data") from error
 
 
 def _bench(

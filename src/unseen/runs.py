@@ -1,7 +1,8 @@
 """Run folders: a task that can be resumed, its result, and everything needed to score it again.
 
 `task.json` says what was asked for; `result.json`, `weights.safetensors`, `history.jsonl`, `per_class.csv` and `report.html`
-say what came out, `oracle.json` what real unseen rows would have brought. While the run goes on, `checkpoint.safetensors`,
+say what came out, `calibration.safetensors` what the folds' held-out rows say of its probabilities, where a choice was made on
+folds, and `oracle.json` what real unseen rows would have brought. While the run goes on, `checkpoint.safetensors`,
 `paper.safetensors` and `selection/` keep unfinished work.
 """
 
@@ -13,7 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unseen.calibration import Calibration, HeldOutScores, calibrate
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, RunError, SettingsError, UnseenError
 from unseen.evaluation.by_class import per_class
@@ -29,6 +31,7 @@ from unseen.evaluation.oracle import oracle
 from unseen.evaluation.predictor import Predictor
 from unseen.evaluation.protocol import COST_FILE, PAPER_FILE, Outcome, Task, Watch, handed, is_transductive, measure, run
 from unseen.evaluation.selection import Selection
+from unseen.fitted import Fitted
 from unseen.gate import scores_of
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, find_method
@@ -41,6 +44,7 @@ from unseen.training import Progress
 
 FORMAT = "unseen-run"
 VERSION = 1
+CALIBRATION = "calibration.safetensors"
 
 FILES = (
     "task.json",
@@ -49,6 +53,7 @@ FILES = (
     COST_FILE,
     "history.jsonl",
     "weights.safetensors",
+    CALIBRATION,
     "per_class.csv",
     "result.json",
     "oracle.json",
@@ -138,8 +143,11 @@ def _carry_out(task: Task, folder: Path, watch: Watch, on_outcome: Callable[[Out
             history.add(progress)
             watch.on_progress(progress)
 
-        outcome = run(task, Watch(folder, on_phase, on_progress))
+        held_out: list[HeldOutScores] = []
+        outcome = run(task, Watch(folder, on_phase, on_progress, held_out.extend))
     write_arrays(folder / "weights.safetensors", weights_of(outcome), sealed=True)
+    if held_out:
+        write_arrays(folder / CALIBRATION, calibrate(held_out, outcome.task.recipe.gamma).arrays(), sealed=True)
     write_text(folder / "per_class.csv", per_class_csv(outcome))
     on_outcome(outcome)
     write_json(folder / "result.json", outcome.row)  # last: a run with a result is finished
@@ -304,10 +312,59 @@ def per_class_csv(outcome: Outcome) -> str:
     )
 
 
+@dataclass(frozen=True)
+class OpenedRun:
+    """A finished run, trained as it was.
+
+    Args:
+        task: with everything that was chosen.
+        predictor, trained, view: as an `Outcome` has them.
+        calibration: from the folds; None where nothing was chosen on folds, or long ago.
+        arrays: all that is kept of the weights; stored: the result row.
+    """
+
+    task: Task
+    predictor: Predictor
+    trained: GenerativeMethod | None
+    view: ScaledView
+    calibration: Calibration | None
+    arrays: Mapping[str, NDArray[Any]]
+    stored: Mapping[str, Any]
+
+    @property
+    def fitted(self) -> Fitted:
+        """The run's classifier as a value; its temperature is 1 where nothing was calibrated."""
+        spread, names = self.predictor.spread, self.view.names
+        return Fitted(
+            scaler=self.predictor.scaler,
+            method=self.trained,
+            scores=self.predictor.generalized,
+            names=names,
+            seen=np.isin(np.arange(len(names)), self.predictor.seen),
+            gamma=self.task.recipe.gamma * spread,
+            temperature=self.calibration.temperature * spread if self.calibration else 1.0,
+            device=self.predictor.device,
+        )
+
+
 def evaluate(folder: Path, dataset: Dataset) -> Outcome:
     """Score a finished run again, from its weights, on the data set it names.
 
     Under `paper`, T1 comes from another epoch than the weights; its stored predictions are counted again.
+
+    Raises:
+        DataError: the data are not those of the run, or the folder is damaged or unfinished.
+    """
+    opened = open_run(folder, dataset)
+    with _belonging_together(folder):
+        cost = Meter()
+        cost.seconds = {p: float(spent) for p, spent in opened.stored["seconds_by_phase"].items() if p != "scoring"}
+        conventional = opened.arrays.get("conventional.predictions")
+        return measure(opened.task, opened.predictor, opened.trained, opened.view, cost, conventional=conventional)
+
+
+def open_run(folder: Path, dataset: Dataset) -> OpenedRun:
+    """A finished run from its weights, on the data set it names; test rows are not scored.
 
     Raises:
         DataError: the data are not those of the run, or the folder is damaged or unfinished.
@@ -328,13 +385,20 @@ def evaluate(folder: Path, dataset: Dataset) -> Outcome:
         find_method(description["method"])
     except SettingsError as error:  # it came, perhaps, from a package that is gone
         raise DataError(f"the run in {folder} cannot be scored: {error}") from error
-    try:
+    with _belonging_together(folder):
         recipe = {**description["recipe"], **stored["recipe"]}  # a closed-form method's row holds only what it uses
         task = task_from({**stored, "method": description["method"], "recipe": recipe}, dataset)
-        predictor, trained, view = _restore(task, arrays)
-        cost = Meter()
-        cost.seconds = {phase: float(spent) for phase, spent in stored["seconds_by_phase"].items() if phase != "scoring"}
-        return measure(task, predictor, trained, view, cost, conventional=arrays.get("conventional.predictions"))
+        calibration = None
+        if (folder / CALIBRATION).exists():
+            calibration = Calibration.of(read_arrays(folder / CALIBRATION)[0])
+        return OpenedRun(task, *_restore(task, arrays), calibration, arrays, stored)
+
+
+@contextmanager
+def _belonging_together(folder: Path) -> Iterator[None]:
+    """Files that contradict each other are a sentence."""
+    try:
+        yield
     except (UnseenError, KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unseen.data import Dataset
+from unseen.calibration import HeldOutScores
+from unseen.data import Dataset, TrainingView
 from unseen.errors import Diverged, RunError
 from unseen.evaluation import selection as module
+from unseen.evaluation.metrics import harmonic_mean
 from unseen.evaluation.protocol import Task
 from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
 from unseen.recipe import Recipe
@@ -94,6 +96,54 @@ def test_closed_form_tries_the_whole_grid_and_takes_the_best(tiny_world: World, 
         best["gamma"],
     )
     assert chosen.chosen == {k: v for k, v in best.items() if k != "H"}
+
+
+def mean_h(folds: list[HeldOutScores], gamma: float) -> float:
+    """Mean H over folds of what is taken with this γ."""
+    found = []
+    for fold in folds:
+        scores = fold.scores - gamma * fold.seen
+        right = scores.argmax(axis=1) == fold.labels
+        classes = [(fold.seen[c], right[fold.labels == c].mean()) for c in np.unique(fold.labels)]
+        s, u = (np.mean([share for seen, share in classes if seen == kind]) for kind in (True, False))
+        found.append(harmonic_mean(float(s), float(u)))
+    return float(np.mean(found))
+
+
+def check_scores(folds: list[HeldOutScores], chosen: Selection, view: TrainingView) -> None:
+    """They are those that the choice was judged by, of rows that are what they are said to be."""
+    assert len(folds) == 3
+    assert mean_h(folds, chosen.chosen["gamma"]) == pytest.approx(chosen.objective)
+    for fold in folds:
+        assert np.array_equal(view.seen[fold.labels], view.labels[fold.rows])  # ids of a fold are places among the seen classes
+        assert not set(np.flatnonzero(fold.seen)) & set(fold.labels[fold.of_unseen])
+
+
+def test_the_scores_of_what_was_chosen_come_without_a_second_training(
+    tiny_world: World, tiny_task: MakeTask, tmp_path: Path
+) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3))
+    view = task.dataset.training_view("main")
+    steps: list[int] = []
+    told: list[HeldOutScores] = []
+    arguments = (view, task.method, task.hyperparameters, task.recipe, task.seed, task.device)
+    chosen, _ = select_recipe(
+        *arguments,  # type: ignore[arg-type]
+        folder=tmp_path,
+        on_phase=lambda phase: None,
+        on_progress=lambda progress: steps.append(progress.step),
+        on_choice=told.extend,
+    )
+    assert steps.count(24) == 3
+    check_scores(told, chosen, view)
+
+
+def test_the_scores_of_a_closed_form_choice(tiny_world: World, tiny_task: MakeTask) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3, noise=2.0), method="class-gaussian")
+    view = task.dataset.training_view("main")
+    told: list[HeldOutScores] = []
+    chosen, *_ = select_closed_form(view, task.method, True, 0, task.device, on_choice=told.extend)  # type: ignore[arg-type]
+    check_scores(told, chosen, view)
 
 
 @pytest.fixture(scope="module")

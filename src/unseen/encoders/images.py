@@ -148,6 +148,15 @@ def prepared(picture: Image | Path | str) -> NDArray[np.float32]:
 
     Raises DataError when the file is missing or is not a picture.
     """
+    scaled = (cropped(picture).astype(np.float32) - 127) / 128
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+def cropped(picture: Image | Path | str) -> NDArray[np.uint8]:
+    """One picture as an exported classifier wants it: resized, its centre cut out, (224, 224, 3) uint8, RGB.
+
+    Raises DataError when the file is missing or is not a picture.
+    """
     rgb = opened_rgb(picture)
     width, height = rgb.size
     shorter = min(width, height)
@@ -155,8 +164,7 @@ def prepared(picture: Image | Path | str) -> NDArray[np.float32]:
     left, top = round((width - CROPPED) / 2), round((height - CROPPED) / 2)
     bicubic = _imported("PIL.Image").Resampling.BICUBIC
     crop = rgb.resize((width, height), bicubic).crop((left, top, left + CROPPED, top + CROPPED))
-    scaled = (np.asarray(crop, np.float32) - 127) / 128
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+    return np.array(crop, np.uint8)
 
 
 def opened_rgb(picture: Image | Path | str) -> Image:
@@ -313,6 +321,11 @@ def build_graph(weights: dict[str, NDArray[np.float32]]) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="unseen")
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def graph_bytes() -> bytes:
+    """`build_graph` of the packaged weights."""
+    return build_graph(read_weights())
 
 
 def _width_in(weights: dict[str, NDArray[np.float32]], block: str) -> int:

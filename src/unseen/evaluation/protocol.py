@@ -35,7 +35,7 @@ from unseen.evaluation.metrics import (
     per_class_accuracy,
 )
 from unseen.evaluation.predictor import Predictor, closed_form_predictor, conventional_by_epoch, generative_predictor
-from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
+from unseen.evaluation.selection import OnChoice, Selection, select_closed_form, select_recipe
 from unseen.final_classifier import classifier_rows, classifiers_by_epoch, represent
 from unseen.methods import ClosedForm, Generative
 from unseen.methods.base import GenerativeMethod, stream_seed
@@ -93,11 +93,13 @@ class Watch:
         folder: for checkpoints and stored generators; None keeps nothing.
         on_phase: told what begins.
         on_progress: told how training goes.
+        on_choice: told what a choice on folds says of the rows held out; None saves asking.
     """
 
     folder: Path | None = None
     on_phase: Callable[[str], None] = lambda phase: None
     on_progress: Callable[[Progress], None] = lambda progress: None
+    on_choice: OnChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,9 @@ def choose(task: Task, watch: Watch | None = None) -> tuple[Task, Meter]:
 def _choose(task: Task, view: TrainingView, watch: Watch) -> Task:
     if isinstance(task.method, ClosedForm):
         watch.on_phase("choosing settings on folds")
-        selection, solver, scaling, gamma = select_closed_form(view, task.method, task.recipe.centred, task.seed, task.device)
+        selection, solver, scaling, gamma = select_closed_form(
+            view, task.method, task.recipe.centred, task.seed, task.device, on_choice=watch.on_choice
+        )
         recipe = replace(task.recipe, scaling=scaling, gamma=gamma)
         return replace(task, hyperparameters=solver, recipe=recipe, selection=selection, settings_from="folds")
     with tempfile.TemporaryDirectory() as temporary:
@@ -206,6 +210,7 @@ def _choose(task: Task, view: TrainingView, watch: Watch) -> Task:
             folder=watch.folder / "selection" if watch.folder else Path(temporary),
             on_phase=watch.on_phase,
             on_progress=watch.on_progress,
+            on_choice=watch.on_choice,
         )
     return replace(task, recipe=recipe, selection=selection)
 

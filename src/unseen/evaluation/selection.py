@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from unseen.calibration import HeldOutScores
 from unseen.data.dataset import TrainingView, TransductiveView
 from unseen.errors import Diverged
 from unseen.evaluation.folds import Fold, cut_folds
 from unseen.evaluation.metrics import SeenUnseenCurve, choose_gamma
-from unseen.evaluation.predictor import RepresentedRows, as_they_are, closed_form_predictor, generative_predictor
+from unseen.evaluation.predictor import Predictor, RepresentedRows, as_they_are, closed_form_predictor, generative_predictor
 from unseen.final_classifier import classifier_rows
 from unseen.methods import ClosedForm, Generative
 from unseen.methods.base import ClosedFormMethod, FitsTogether, GenerativeMethod, stream_seed
@@ -63,6 +65,10 @@ class Selection:
     test_evaluations: int = 0
 
 
+OnChoice = Callable[[list[HeldOutScores]], None]
+"""Told what the classifier that was chosen says of the rows that each fold held out: what probabilities are calibrated on."""
+
+
 @dataclass(frozen=True)
 class _Candidate:
     settings: dict[str, Any]
@@ -74,11 +80,19 @@ class _Candidate:
 
 
 def select_closed_form(
-    view: TrainingView, method: ClosedForm, centred: bool, seed: int, device: torch.device, held_out: float | None = None
+    view: TrainingView,
+    method: ClosedForm,
+    centred: bool,
+    seed: int,
+    device: torch.device,
+    held_out: float | None = None,
+    *,
+    on_choice: OnChoice | None = None,
 ) -> tuple[Selection, ClosedFormMethod, Scaling, float]:
     """Try every scaling and every value of the method's grid. Returns the record, the solver, the scaling and γ.
 
     Args:
+        on_choice: what was chosen is solved again for it.
         held_out: see `cut_folds`.
     """
     solver_type = method.hyperparameters
@@ -91,7 +105,13 @@ def select_closed_form(
             gamma, objective = choose_gamma([curve for curve, _ in of_folds], [spread for _, spread in of_folds])
             candidates.append(_Candidate({"scaling": scaling, **settings}, gamma, objective))
     best = max(candidates, key=lambda candidate: candidate.objective)
-    solver = solver_type(**{name: best.settings[name] for name in solver_type.GRID})
+    settings = {name: best.settings[name] for name in solver_type.GRID}
+    if on_choice is not None:
+        chosen = [
+            (fold, *_solve_all(fold, best.settings["scaling"], centred, solver_type, [settings], device)) for fold in folds
+        ]
+        on_choice([_scores(fold, predictor, rows) for fold, rows, [predictor] in chosen])
+    solver = solver_type(**settings)
     return _record(best, candidates, folds), solver, best.settings["scaling"], best.gamma
 
 
@@ -104,14 +124,38 @@ def _judge_all(
     device: torch.device,
 ) -> list[tuple[SeenUnseenCurve, float]]:
     """For each of the settings the curve on the fold's held-out rows, and the spread of margins."""
+    held_out, predictors = _solve_all(fold, scaling, centred, solver_type, grid, device)
+    return [(predictor.curve(held_out), predictor.spread) for predictor in predictors]
+
+
+def _solve_all(
+    fold: Fold,
+    scaling: Scaling,
+    centred: bool,
+    solver_type: type[ClosedFormMethod],
+    grid: list[dict[str, Any]],
+    device: torch.device,
+) -> tuple[RepresentedRows, list[Predictor]]:
+    """The fold's held-out rows, and what is solved with each of the settings."""
     scaler = Scaler.fit(fold.view, scaling, centred)
     view = scaler.view(fold.view, device)
     held_out = RepresentedRows.of(fold.held_out, scaler, as_they_are, device)
     solvers = [solver_type(**settings) for settings in grid]
     first = solvers[0]
     fitted = first.fit_all(view, solvers) if isinstance(first, FitsTogether) else [solver.fit(view) for solver in solvers]
-    predictors = [closed_form_predictor(scaler, view, scores) for scores in fitted]
-    return [(predictor.curve(held_out), predictor.spread) for predictor in predictors]
+    return held_out, [closed_form_predictor(scaler, view, scores) for scores in fitted]
+
+
+def _scores(fold: Fold, predictor: Predictor, held_out: RepresentedRows) -> HeldOutScores:
+    """What a fold's classifier says of its held-out rows, in units of the spread."""
+    rows = fold.held_out
+    parts = [predictor.generalized(u).double().cpu().numpy() for u in (*held_out.seen, *held_out.unseen)]
+    return HeldOutScores(
+        scores=np.concatenate(parts) / predictor.spread,
+        labels=np.concatenate([rows.seen_labels, rows.unseen_labels]),
+        seen=np.isin(np.arange(len(fold.view.classes.names)), predictor.seen),
+        rows=np.concatenate([rows.seen_rows, rows.unseen_rows]),
+    )
 
 
 def select_recipe(
@@ -125,6 +169,7 @@ def select_recipe(
     folder: Path,
     on_phase: Callable[[str], None],
     on_progress: Callable[[Progress], None],
+    on_choice: OnChoice | None = None,
     held_out: float | None = None,
 ) -> tuple[Selection, Recipe]:
     """Choose scaling and steps, then synthetic count and final classifier, each with its γ.
@@ -134,6 +179,7 @@ def select_recipe(
 
     Args:
         folder: keeps checkpoints and stored generators.
+        on_choice: for it, what was chosen is synthesised and fitted again on the stored generators; nothing is trained again.
         held_out: see `cut_folds`.
 
     Raises:
@@ -178,7 +224,10 @@ def select_recipe(
     second = [c for ratio in SYNTHETIC_RATIOS for c in judge({**generator, "synthetic_ratio": ratio}, classifiers)]
     candidates = [*first, *second]
     best = max(candidates, key=lambda candidate: candidate.objective)
-    return _record(best, candidates, folds, failed), replace(recipe, **best.settings, gamma=best.gamma, synthetic=0)
+    chosen = replace(recipe, **best.settings, gamma=best.gamma, synthetic=0)
+    if on_choice is not None:
+        on_choice([stored[chosen.scaling, number].scores(chosen) for number in range(FOLDS)])
+    return _record(best, candidates, folds, failed), chosen
 
 
 def _tell_stage(on_phase: Callable[[str], None], phase: str, stage: Stage) -> None:
@@ -254,6 +303,14 @@ class _StoredGenerators:
         Args:
             recipes: alike but for the final classifier, so that one synthesis does for all; its rows are then let go.
         """
+        return [(predictor.curve(held_out), predictor.spread) for predictor, held_out in self._predictors(recipes)]
+
+    def scores(self, recipe: Recipe) -> HeldOutScores:
+        """What this recipe's classifier says of the fold's held-out rows."""
+        [(predictor, held_out)] = self._predictors([recipe])
+        return _scores(self._fold, predictor, held_out)
+
+    def _predictors(self, recipes: list[Recipe]) -> Iterator[tuple[Predictor, RepresentedRows]]:
         mean = self._view.mean_seen_count
         [(steps, per_class, drawn)] = {(recipe.steps, recipe.rows_per_class(mean), recipe.drawn) for recipe in recipes}
         arrays, _ = read_arrays(self._stored(steps))
@@ -262,13 +319,11 @@ class _StoredGenerators:
         rows = classifier_rows(generator, self._view, per_class, stream_seed(self._seed, "synthesis"), drawn)
         held_out = RepresentedRows.of(self._fold.held_out, self._scaler, generator.represent, self._view.device)
         seed = stream_seed(self._seed, "classifier")
-        out = []
         for recipe in recipes:
             predictor = generative_predictor(
                 self._scaler, self._view, generator.represent, rows, recipe, seed, with_conventional=False
             )
-            out.append((predictor.curve(held_out), predictor.spread))
-        return out
+            yield predictor, held_out
 
 
 def _record(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from unseen.errors import SettingsError
+from unseen.graph import Graph
 from unseen.linear import LinearScores
 from unseen.scaling import ScaledView, Scaling
 
@@ -242,6 +243,15 @@ class ScoresAlone(Protocol):
 
     def alone(self) -> tuple[Callable[[Tensor], Tensor], LinearScores] | None:
         """A map (n, d) → (n, k), and the scores of all C classes in its values; None where the part is switched off."""
+        ...
+
+
+@runtime_checkable
+class RepresentsInGraph(GenerativeMethod, Protocol):
+    """Optional: a method whose `represent` can be written as an ONNX graph, so that what was trained can be exported."""
+
+    def represent_in_graph(self, graph: Graph, x: str) -> str:
+        """Add to the graph what makes of the value `x`, (n, d) float32, what `represent` makes of it; returns its name."""
         ...
 
 

@@ -20,13 +20,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import SettingsError
+from unseen.graph import Graph
 from unseen.linear import LinearScores
 from unseen.methods.base import (
     Choices,
@@ -593,6 +595,26 @@ class BSeGN(nn.Module):
             self._measure_levels()
             levels = [(f - m) / s for f, m, s in zip(levels, self.level_mean, self.level_deviation, strict=True)]
         return torch.cat(levels, dim=1)
+
+    def represent_in_graph(self, graph: Graph, x: str) -> str:
+        """`represent` as a graph."""
+        if not self.settings.mfim:
+            return x
+        assert self.regressor is not None
+        tiny, levels = np.array(TINY, np.float32), [x]
+        for layer in self.regressor.hidden:
+            levels.append(graph.leaky_relu(graph.linear(levels[-1], cast(nn.Linear, layer)), SLOPE))
+        levels.append(graph.unit_rows(graph.linear(levels[-1], self.regressor.out), tiny))
+        if self.fem is not None and self.settings.mfim_semantic:
+            h = graph.leaky_relu(graph.linear(x, self.fem.first), SLOPE)
+            levels.append(graph.unit_rows(graph.linear(h, self.fem.second), tiny))
+        if self.settings.mfim_standardised:
+            self._measure_levels()
+            levels = [
+                graph.node("Div", graph.node("Sub", f, graph.constant(m)), graph.constant(s))
+                for f, m, s in zip(levels, self.level_mean, self.level_deviation, strict=True)
+            ]
+        return graph.side_by_side(levels)
 
     def _levels(self, x: Tensor) -> list[Tensor]:
         assert self.regressor is not None

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import SettingsError
+from unseen.graph import Graph
 from unseen.methods.base import (
     ClassStreams,
     Clock,
@@ -303,6 +304,10 @@ class CADAVAE(nn.Module):
         """(n, d) → (n, k): μ_x."""
         mean: Tensor = self.encoder(x)[0]
         return mean
+
+    def represent_in_graph(self, graph: Graph, x: str) -> str:
+        """`represent` as a graph."""
+        return graph.linear(graph.relu(graph.linear(x, self.encoder.first)), self.encoder.mean)
 
     @torch.no_grad()
     def represent_for_fitting(self, x: Tensor, class_ids: Tensor, streams: ClassStreams) -> Tensor:

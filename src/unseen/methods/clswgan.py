@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import SettingsError
+from unseen.graph import Graph
 from unseen.methods.base import (
     Choices,
     ClassStreams,
@@ -279,6 +280,10 @@ class CLSWGAN(nn.Module):
 
     def represent(self, x: Tensor) -> Tensor:
         """The final classifier sees the features as they are."""
+        return x
+
+    def represent_in_graph(self, graph: Graph, x: str) -> str:
+        """`represent` as a graph."""
         return x
 
     # -- checkpoints

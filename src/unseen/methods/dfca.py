@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import RunError, SettingsError
+from unseen.graph import Graph
 from unseen.methods.base import (
     Choices,
     ClassStreams,
@@ -400,6 +401,10 @@ class DFCA(nn.Module):
 
     def represent(self, x: Tensor) -> Tensor:
         """The final classifier sees the features as they are."""
+        return x
+
+    def represent_in_graph(self, graph: Graph, x: str) -> str:
+        """`represent` as a graph."""
         return x
 
     # -- checkpoints

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unseen.errors import SettingsError
+from unseen.graph import Graph
 from unseen.methods.base import (
     ClassStreams,
     Clock,
@@ -530,6 +531,10 @@ class GSMFlow(nn.Module):
 
     def represent(self, x: Tensor) -> Tensor:
         """The final classifier sees the features as they are."""
+        return x
+
+    def represent_in_graph(self, graph: Graph, x: str) -> str:
+        """`represent` as a graph."""
         return x
 
     # -- checkpoints

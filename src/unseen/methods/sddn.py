@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unseen.errors import SettingsError
+from unseen.graph import Graph
 from unseen.methods.base import (
     Choices,
     ClassStreams,
@@ -906,6 +907,21 @@ class SDDN(nn.Module):
             return h_s
         parts = [h_s, self.predictor(h_s)]
         return torch.cat([*parts, x_hat] if self.settings.fusion == "F4" else parts, dim=1)
+
+    def represent_in_graph(self, graph: Graph, x: str) -> str:
+        """`represent` as a graph."""
+        if self.student is not None:
+            h = graph.leaky_relu(graph.linear(x, self.student.first), SLOPE)
+            h = graph.leaky_relu(graph.linear(h, self.student.second), SLOPE)
+            x = graph.node("Add", x, graph.linear(h, self.student.shift))
+            x = graph.leaky_relu(x, SLOPE) if self.unit_interval else x
+        if self.visual_encoder is None or self.settings.fusion == "F5":
+            return x
+        h_s = graph.columns(graph.leaky_relu(graph.linear(x, self.visual_encoder.only), SLOPE), 0, self.settings.half)
+        if self.predictor is None or self.settings.fusion == "F0":
+            return h_s
+        predicted = graph.linear(graph.leaky_relu(graph.linear(h_s, self.predictor.first), SLOPE), self.predictor.second)
+        return graph.side_by_side([h_s, predicted, x] if self.settings.fusion == "F4" else [h_s, predicted])
 
     @torch.no_grad()
     def parts(self, x: Tensor) -> dict[str, Tensor]:

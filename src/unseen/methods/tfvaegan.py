@@ -19,11 +19,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import SettingsError
+from unseen.graph import Graph
 from unseen.methods.base import (
     Choices,
     ClassStreams,
@@ -453,6 +455,14 @@ class TFVAEGAN(nn.Module):
             return x
         r = self.decoder.hidden(x)
         return torch.cat([x, self.decoder.predict(r), r], dim=1)
+
+    def represent_in_graph(self, graph: Graph, x: str) -> str:
+        """`represent` as a graph."""
+        if self.decoder is None or not self.settings.transform:
+            return x
+        r = graph.leaky_relu(graph.linear(x, self.decoder.first), SLOPE)
+        predicted = graph.unit_rows(graph.linear(r, self.decoder.second), np.array(TINY, np.float32))
+        return graph.side_by_side([x, predicted, r])
 
     # -- checkpoints
 

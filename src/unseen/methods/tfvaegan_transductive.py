@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from unseen.errors import SettingsError
+from unseen.graph import Graph
 from unseen.linear import discriminant
 from unseen.methods import tfvaegan
 from unseen.methods.base import (
@@ -247,6 +248,10 @@ class TransductiveTFVAEGAN(nn.Module):
     def represent(self, x: Tensor) -> Tensor:
         """(n, d) → (n, d'), as TF-VAEGAN."""
         return self.inductive.represent(x)
+
+    def represent_in_graph(self, graph: Graph, x: str) -> str:
+        """`represent` as a graph."""
+        return self.inductive.represent_in_graph(graph, x)
 
     def state(self) -> dict[str, Tensor]:
         """Networks, λ, prior, optimisers and streams."""

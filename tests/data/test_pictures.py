@@ -70,6 +70,24 @@ def test_links_that_lead_in_circles_end(tmp_path: Path) -> None:
     assert "No such file" in found["a/gone.jpg"]
 
 
+def test_a_link_to_the_pictures_or_above_is_no_class(tmp_path: Path) -> None:
+    """It would be a class of the pictures of all others."""
+    root = tmp_path / "deep" / "pictures"
+    put(root / "a" / "1.jpg")
+    put(tmp_path / "deep" / "other" / "2.jpg")
+    (root / "up").symlink_to(Path("..") / "pictures")
+    (root / "above").symlink_to(tmp_path)
+    (root / "a" / "beside").symlink_to(tmp_path / "deep")
+    (tmp_path / "way").symlink_to(root)
+    for source in (root, tmp_path / "way"):
+        table = list_pictures(source)
+        assert table.paths == ("a/1.jpg",)
+        found = problems(table)
+        assert found["up"] == found["above"] == "is a link to the folder of the classes, or to one above, so it is no class"
+        assert "one above" in found["a/beside"]
+        assert set(found) == {"up", "above", "a/beside"}
+
+
 def test_links_between_folders_do_not_multiply(tmp_path: Path) -> None:
     """Twenty folders, each with two links to the next: a million ways to the last one."""
     for level in range(20):

@@ -12,6 +12,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,9 +108,13 @@ def _of_folder(folder: Path) -> PictureTable:
     rows: list[tuple[str, str]] = []
     problems: list[Problem] = []
     spelled: dict[str, str] = {}
+    above = _folders_from(folder)
     for name, mode, identity in _entries(folder, "", problems):
         if not stat.S_ISDIR(mode):
             problems.append(Problem(name, "lies beside the class folders, so it has no class"))
+            continue
+        if identity in above:
+            problems.append(Problem(name, "is a link to the folder of the classes, or to one above, so it is no class"))
             continue
         label = unicodedata.normalize("NFC", name)
         if why := _unfit(label):
@@ -118,7 +123,7 @@ def _of_folder(folder: Path) -> PictureTable:
         if spelled.setdefault(label, name) != name:
             problems.append(Problem(name, "is named as another folder in another Unicode form; both are taken as one class"))
         before = len(rows)
-        rows += ((path, label) for path in _walk(folder, name, {_identity(folder), identity}, problems))
+        rows += ((path, label) for path in _walk(folder, name, {*above, identity}, problems))
         if len(rows) == before:
             problems.append(Problem(name, "is a class folder without a picture"))
     rows.sort(key=lambda row: (row[1], os.fsencode(row[0])))
@@ -163,9 +168,15 @@ def _entries(root: Path, folder: str, problems: list[Problem]) -> list[tuple[str
     return found
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    about = path.stat()
-    return about.st_dev, about.st_ino
+def _folders_from(folder: Path) -> set[tuple[int, int]]:
+    """The identities of a folder and of those above it, each of which holds all of it."""
+    whole = folder.resolve()
+    found = set()
+    for place in (whole, *whole.parents):
+        with suppress(OSError):  # of another user perhaps, and then no link leads there either
+            about = place.stat()
+            found.add((about.st_dev, about.st_ino))
+    return found
 
 
 def _of_rows(source: Path, cells: Iterable[tuple[str, str]]) -> PictureTable:

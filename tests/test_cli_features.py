@@ -87,6 +87,17 @@ def test_shards_merge_to_the_same_files(features: tuple[Path, str, str], picture
         assert (tmp_path / "merged" / name).read_bytes() == (features[0] / name).read_bytes()
 
 
+def test_a_shard_is_no_data_set(pictures: Path, tmp_path: Path) -> None:
+    assert unseen("features", pictures, "--out", tmp_path / "part", "--shard", "0/2")[0] == 0
+    (tmp_path / "c.csv").write_text("name,x\ncat,1\n=dog,2\n")
+    code, _, messages = unseen(
+        "data", "build", "--features", tmp_path / "part", "--classes", tmp_path / "c.csv", "--out", tmp_path / "d"
+    )
+    assert (code, messages.count("\n")) == (1, 1)
+    assert messages.endswith("part holds shard 0/2 of a collection; put all shards together with `unseen features merge` first\n")
+    assert not (tmp_path / "d").exists()
+
+
 def test_the_shards_of_the_page_are_the_whole(
     features: tuple[Path, str, str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,7 +239,7 @@ def merge(folders: Sequence[Path], out: Path) -> Extracted:
     """
     found: dict[int, tuple[Path, Collection]] = {}
     for folder in folders:
-        collection = load_collection(folder)
+        collection = load_collection(folder, shards=True)
         about = collection.encoder
         if not {"table", "shard", "fingerprint"} <= about.keys():
             raise DataError(f"{folder} was not written by `unseen features`, so it is no shard; leave it out")
@@ -450,7 +450,7 @@ def _finished(out: Path, work: Path, job: dict[str, str]) -> Extracted | None:
     if _check_free(out, job) or not (out / "skipped.csv").exists():
         return None  # in the second case it was killed just before its end
     shutil.rmtree(work, ignore_errors=True)
-    return Extracted(len(load_collection(out).labels), _read_problems(out), before=True)
+    return Extracted(len(load_collection(out, shards=True).labels), _read_problems(out), before=True)
 
 
 def _begin(work: Path, job: dict[str, str], out: Path) -> None:

@@ -245,7 +245,7 @@ def test_out_among_the_pictures_is_refused(pictures: Path, tmp_path: Path, monke
     with pytest.raises(RunError, match="lies among the pictures of"):
         run(pictures, tmp_path / "link" / "features")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="already exists and holds no features of ours"):
+    with pytest.raises(RunError, match="is the folder that you are in"):
         run(pictures, Path("."))
 
 

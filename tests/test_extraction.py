@@ -258,9 +258,9 @@ def test_done_is_done(pictures: Path, whole: Path, tmp_path: Path, monkeypatch: 
 
 def test_other_work_in_the_same_folder_is_refused(pictures: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "done")
-    with pytest.raises(RunError, match="features of other pictures or by another encoder"):
+    with pytest.raises(RunError, match="features of other pictures, of another shard or by another encoder"):
         run(pictures, tmp_path / "done", Choice(word="other"))
-    with pytest.raises(RunError, match="features of other pictures or by another encoder"):
+    with pytest.raises(RunError, match="features of other pictures, of another shard or by another encoder"):
         run(pictures, tmp_path / "done", shard=Shard(0, 2))
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("x")
@@ -338,7 +338,7 @@ def test_merging_replaces_nothing_else(pictures: Path, whole: Path, tmp_path: Pa
     run(pictures, a, shard=Shard(0, 2))
     run(pictures, b, shard=Shard(1, 2))
     before = result(a)
-    with pytest.raises(RunError, match="already holds features of other pictures"):
+    with pytest.raises(RunError, match="a already holds features of other pictures, of another shard or by another encoder"):
         merge([a, b], a)
     assert result(a) == before
     for _ in range(2):  # the second time over the same result

@@ -451,7 +451,9 @@ def _check_free(out: Path, job: Mapping[str, str]) -> bool:
         if not (out / "features.json").exists():
             raise RunError(f"{out} already exists and holds no features of ours; choose another --out")
     if read_json(out / "features.json").get("encoder") != job:
-        raise RunError(f"{out} already holds features of other pictures or by another encoder; choose another --out")
+        raise RunError(
+            f"{out} already holds features of other pictures, of another shard or by another encoder; choose another --out"
+        )
     return False
 
 

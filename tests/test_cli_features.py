@@ -87,6 +87,19 @@ def test_shards_merge_to_the_same_files(features: tuple[Path, str, str], picture
         assert (tmp_path / "merged" / name).read_bytes() == (features[0] / name).read_bytes()
 
 
+def test_a_shard_is_no_data_set(pictures: Path, tmp_path: Path) -> None:
+    assert unseen("features", pictures, "--out", tmp_path / "part", "--shard", "0/2")[0] == 0
+    (tmp_path / "c.csv").write_text("name,x\ncat,1\n=dog,2\n")
+    code, _, messages = unseen(
+        "data", "build", "--features", tmp_path / "part", "--classes", tmp_path / "c.csv", "--out", tmp_path / "d"
+    )
+    assert (code, messages.count("\n")) == (1, 1)
+    assert messages.endswith(
+        "part holds shard 0/2 of a collection; put all shards together with `unseen features merge` first\n"
+    )
+    assert not (tmp_path / "d").exists()
+
+
 def test_the_shards_of_the_page_are_the_whole(
     features: tuple[Path, str, str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +134,12 @@ def test_folders_and_tables_as_the_page_lays_them_out(tmp_path: Path) -> None:
     [
         (["nowhere"], 1, "nowhere cannot be opened (No such file or directory); check the path"),
         (["P", "--shard", "2/2"], 2, "--shard 2/2 is no shard; they are counted from 0, the last one of 2 is 1/2"),
+        (
+            ["P", "--shard", "0/0"],
+            2,
+            "--shard 0/0 is no shard; they are counted from 0, as 0/4, 1/4, 2/4 and 3/4 are of four\n",
+        ),
+        (["P", "--shard", "4"], 2, "--shard 4 is no shard; they are counted from 0, as 0/4, 1/4, 2/4 and 3/4 are of four\n"),
         (["P", "--shard", "0/3"], 2, "shard 0/3 of 35 pictures is empty, as they are 2 batches of 32; use fewer shards"),
         (
             ["P", "--encoder", "resnet"],
@@ -144,6 +163,21 @@ def test_mistakes_get_one_sentence(words: list[str], code: int, said: str, pictu
     assert (found, out, messages.count("\n")) == (code, "", 1), messages
     assert messages.startswith(f"error: {said}")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["P"], ["merge", "P"]])
+@pytest.mark.parametrize("out", ["", ".", "..", "/"])
+def test_an_out_that_names_no_folder_gets_one_sentence(
+    out: str, words: list[str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    typed = [str(pictures) if word == "P" else word for word in words]
+    code, said, messages = unseen("features", *typed, "--out", out)
+    assert (code, said, messages.count("\n")) == (1, "", 1), messages
+    assert messages == "error: --out is the folder that you are in, or one above it; give the features a name of their own\n"
+    assert not list((tmp_path / "here").iterdir())
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["here"]
 
 
 @pytest.mark.parametrize("encoder", ["timm:resnet50", "open_clip:ViT-B-32:openai"])

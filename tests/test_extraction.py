@@ -245,7 +245,7 @@ def test_out_among_the_pictures_is_refused(pictures: Path, tmp_path: Path, monke
     with pytest.raises(RunError, match="lies among the pictures of"):
         run(pictures, tmp_path / "link" / "features")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="already exists and holds no features of ours"):
+    with pytest.raises(RunError, match="is the folder that you are in"):
         run(pictures, Path("."))
 
 
@@ -258,9 +258,9 @@ def test_done_is_done(pictures: Path, whole: Path, tmp_path: Path, monkeypatch: 
 
 def test_other_work_in_the_same_folder_is_refused(pictures: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "done")
-    with pytest.raises(RunError, match="features of other pictures or by another encoder"):
+    with pytest.raises(RunError, match="features of other pictures, of another shard or by another encoder"):
         run(pictures, tmp_path / "done", Choice(word="other"))
-    with pytest.raises(RunError, match="features of other pictures or by another encoder"):
+    with pytest.raises(RunError, match="features of other pictures, of another shard or by another encoder"):
         run(pictures, tmp_path / "done", shard=Shard(0, 2))
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("x")
@@ -338,7 +338,7 @@ def test_merging_replaces_nothing_else(pictures: Path, whole: Path, tmp_path: Pa
     run(pictures, a, shard=Shard(0, 2))
     run(pictures, b, shard=Shard(1, 2))
     before = result(a)
-    with pytest.raises(RunError, match="already holds features of other pictures"):
+    with pytest.raises(RunError, match="a already holds features of other pictures, of another shard or by another encoder"):
         merge([a, b], a)
     assert result(a) == before
     for _ in range(2):  # the second time over the same result
@@ -384,6 +384,8 @@ def test_whatever_is_in_a_folder_is_encoded_or_listed(tmp_path: Path) -> None:
     red.save(os.fsencode(folder) + b"/\xff\xfe.png")  # type: ignore[arg-type]
     red.save(folder / "broken-exif.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     Image.new("F", (8, 8)).save(folder / "float.tif")
+    Image.new("I", (8, 8)).save(folder / "long.tif")  # zeros, which would fit into 16 bits
+    (folder / "sixteen.pgm").write_bytes(b"P5 8 8 65535 " + b"\x12\x34" * 64)
     Image.new("RGB", (1, 5000)).save(folder / "line.png")
     red.save(folder / "program.eps")
     bomb(folder / "bomb.png")
@@ -399,19 +401,20 @@ def test_whatever_is_in_a_folder_is_encoded_or_listed(tmp_path: Path) -> None:
     own = {os.fsencode(path)[2:]: value for path, value in zip(collection.paths, collection.features[:, 0], strict=True)}
     assert set(own) == {
         b"plain.png", b"cmyk.jpg", b"palette.gif", b"sixteen.png", b"turned.jpg", b"-rf.png", b"new\nline.png", b"\xff\xfe.png",
-        b"broken-exif.jpg",
+        b"broken-exif.jpg", b"sixteen.pgm",
     }  # fmt: skip
     assert own[b"plain.png"] == own[b"-rf.png"] == own[b"new\nline.png"] == own[b"\xff\xfe.png"] == own[b"palette.gif"] == 200
-    assert own[b"sixteen.png"] == 0x12 + 256 * 0x12
+    assert own[b"sixteen.png"] == own[b"sixteen.pgm"] == 0x12 + 256 * 0x12
     for name in (b"cmyk.jpg", b"broken-exif.jpg"):
         assert abs(own[name] % 256 - 200) < 10, name
     turned_picture = opened_rgb(folder / "turned.jpg")
     assert turned_picture.size == (8, 16)  # and what was right is below
     assert turned_picture.getpixel((7, 0))[0] > 150 < turned_picture.getpixel((0, 15))[2]
     found = skipped(tmp_path / "out")
-    assert len(found) == len(extracted.problems) == 8
+    assert len(found) == len(extracted.problems) == 9
     for name, said in (
         ("float.tif", "cannot be read (ValueError: its brightness is in decimal numbers of no known scale)"),
+        ("long.tif", "cannot be read (ValueError: its brightness has 32 bits, or a sign, and no known scale)"),
         ("line.png", "cannot be read (ValueError: 5000 by 1 pixels are a line)"),
         ("program.eps", "cannot be read (it is no picture of a known kind)"),
         ("bomb.png", "cannot be read (DecompressionBombError: Image size (900000000 pixels) exceeds limit"),

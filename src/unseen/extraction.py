@@ -75,8 +75,9 @@ class Shard:
         """`0/4` … `3/4`; SettingsError for anything else."""
         index, slash, of = text.partition("/")
         if not (slash and index.isdecimal() and of.isdecimal() and int(index) < int(of)):
-            last = f"{int(of) - 1}/{of}" if of.isdecimal() and int(of) else "3/4"
-            raise SettingsError(f"--shard {text} is no shard; they are counted from 0, the last one of {of or 4} is {last}")
+            some = of.isdecimal() and int(of) > 0
+            how = f"the last one of {of} is {int(of) - 1}/{of}" if some else "as 0/4, 1/4, 2/4 and 3/4 are of four"
+            raise SettingsError(f"--shard {text} is no shard; they are counted from 0, {how}")
         return Shard(int(index), int(of))
 
     def rows(self, count: int, batch_size: int) -> range:
@@ -202,6 +203,7 @@ def extract(
     if threads is not None and threads < 1:
         raise SettingsError("--threads must be 1 or more")
     threads = threads or (_cores() if cluster is None else 1)
+    _check_named(out)
     _check_apart(source, out)
     table, encoder = list_pictures(source), choice.build()
     if not (rows := shard.rows(len(table), encoder.batch_size)):
@@ -209,7 +211,7 @@ def extract(
             f"shard {shard} of {len(table)} pictures is empty, as they are {-(-len(table) // encoder.batch_size)} batches of "
             f"{encoder.batch_size}; use fewer shards"
         )
-    place = Path(os.path.abspath(out))  # a name also for '.'
+    place = Path(os.path.abspath(out))  # a name also for 'x/..'
     work = place.parent / f"{place.name}.unfinished"
     job = _job(table, encoder, shard)
     if (before := _finished(out, work, job)) is not None:
@@ -237,9 +239,10 @@ def merge(folders: Sequence[Path], out: Path) -> Extracted:
         DataError: a folder is no shard, they are of different collections or encoders, or one is missing or given twice.
         RunError: `out` holds something else, or the disk refuses.
     """
+    _check_named(out)
     found: dict[int, tuple[Path, Collection]] = {}
     for folder in folders:
-        collection = load_collection(folder)
+        collection = load_collection(folder, shards=True)
         about = collection.encoder
         if not {"table", "shard", "fingerprint"} <= about.keys():
             raise DataError(f"{folder} was not written by `unseen features`, so it is no shard; leave it out")
@@ -320,6 +323,13 @@ def carry_out_parts(job: PartsJob, work: Path) -> bool:
         raise RunError(f"{job.choice.name} is another one here; install the same versions and weights on all machines")
     encode_parts([part for part in job.parts if not part.is_done(work)], encoder, work, job.threads, lambda pictures: None)
     return True
+
+
+def _check_named(out: Path) -> None:
+    """The result takes the place of an empty folder, which the one somebody is in cannot give up."""
+    here = Path.cwd()
+    if Path(os.path.realpath(out)) in (here, *here.parents):
+        raise RunError("--out is the folder that you are in, or one above it; give the features a name of their own")
 
 
 def _check_apart(source: Path, out: Path) -> None:
@@ -441,7 +451,9 @@ def _check_free(out: Path, job: Mapping[str, str]) -> bool:
         if not (out / "features.json").exists():
             raise RunError(f"{out} already exists and holds no features of ours; choose another --out")
     if read_json(out / "features.json").get("encoder") != job:
-        raise RunError(f"{out} already holds features of other pictures or by another encoder; choose another --out")
+        raise RunError(
+            f"{out} already holds features of other pictures, of another shard or by another encoder; choose another --out"
+        )
     return False
 
 
@@ -450,7 +462,7 @@ def _finished(out: Path, work: Path, job: dict[str, str]) -> Extracted | None:
     if _check_free(out, job) or not (out / "skipped.csv").exists():
         return None  # in the second case it was killed just before its end
     shutil.rmtree(work, ignore_errors=True)
-    return Extracted(len(load_collection(out).labels), _read_problems(out), before=True)
+    return Extracted(len(load_collection(out, shards=True).labels), _read_problems(out), before=True)
 
 
 def _begin(work: Path, job: dict[str, str], out: Path) -> None:

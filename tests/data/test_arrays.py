@@ -170,7 +170,9 @@ def test_a_folder_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (tmp_path / "zoo" / name / ".hidden.png").write_text("no picture")
     with pytest.warns(UserWarning, match="left out") as told:
         data = Dataset.from_folder(tmp_path / "zoo", TABLE, seed=1)
-    assert len(told) == 10  # of each class the notes and what is hidden
+    said = [str(warning.message) for warning in told]  # of each of five classes the notes and what is hidden
+    assert len(said) == 6
+    assert said[-1] == "left out: 5 more; `unseen features` keeps the whole list, in skipped.csv"
     assert data.name == "zoo"
     assert data.paths == tuple(f"{name}/{place}" for name in NAMES for place in ("a.PNG", "b.jpg", "deep/c.webp"))
     assert data.labels.tolist() == np.repeat(np.arange(5), 3).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,16 @@ def test_without_paths_and_over_an_older_one(tmp_path: Path) -> None:
     read = load_collection(tmp_path)
     assert (read.labels, read.paths, read.provenance, dict(read.encoder)) == (("a", "b"), (), "unknown", {})
     assert not (tmp_path / "skipped.csv").exists()  # it was the list of another collection
+
+
+def test_a_part_of_a_collection_is_taken_only_where_parts_are_wanted(tmp_path: Path) -> None:
+    """A data set of a third of the pictures looks like one of all."""
+    for shard in ("0/3", "2/3", "0/1"):
+        save_collection(replace(HOSTILE, encoder={"name": "x", "shard": shard}), tmp_path / shard.replace("/", "-"))
+    with pytest.raises(DataError, match=r"0-3 holds shard 0/3 .* `unseen features merge` first"):
+        load_collection(tmp_path / "0-3")
+    assert load_collection(tmp_path / "2-3", shards=True).labels == HOSTILE.labels
+    assert load_collection(tmp_path / "0-1").labels == HOSTILE.labels
 
 
 def rewrite(folder: Path, rows: bytes) -> None:

@@ -70,6 +70,24 @@ def test_links_that_lead_in_circles_end(tmp_path: Path) -> None:
     assert "No such file" in found["a/gone.jpg"]
 
 
+def test_a_link_to_the_pictures_or_above_is_no_class(tmp_path: Path) -> None:
+    """It would be a class of the pictures of all others."""
+    root = tmp_path / "deep" / "pictures"
+    put(root / "a" / "1.jpg")
+    put(tmp_path / "deep" / "other" / "2.jpg")
+    (root / "up").symlink_to(Path("..") / "pictures")
+    (root / "above").symlink_to(tmp_path)
+    (root / "a" / "beside").symlink_to(tmp_path / "deep")
+    (tmp_path / "way").symlink_to(root)
+    for source in (root, tmp_path / "way"):
+        table = list_pictures(source)
+        assert table.paths == ("a/1.jpg",)
+        found = problems(table)
+        assert found["up"] == found["above"] == "is a link to the folder of the classes, or to one above, so it is no class"
+        assert "one above" in found["a/beside"]
+        assert set(found) == {"up", "above", "a/beside"}
+
+
 def test_links_between_folders_do_not_multiply(tmp_path: Path) -> None:
     """Twenty folders, each with two links to the next: a million ways to the last one."""
     for level in range(20):
@@ -109,8 +127,9 @@ def test_names_of_classes_are_composed_and_the_unfit_are_left_out(tmp_path: Path
     assert table.labels == ("-dash", "café", "café")
     found = problems(table)
     assert "both are taken as one class" in found["café"] or "both are taken" in found[unicodedata.normalize("NFD", "café")]
-    for name in ("x\ny", "\u202eevil", "\udcff"):
+    for name in ("x\ny", "\u202eevil"):
         assert "cannot be printed" in found[name]
+    assert "it is not UTF-8" in found["\udcff"]
     assert found["empty"] == "is a class folder without a picture"
 
 
@@ -143,6 +162,38 @@ def test_tables_in_the_ways_that_spreadsheets_write_them(text: str, tmp_path: Pa
     table = list_pictures(tmp_path / "t.csv")
     assert (table.paths, table.labels) == (("a.jpg", "b,c.jpg"), ("cat", "dog"))
     assert table.place(1) == str(tmp_path / "b,c.jpg")
+
+
+SHOPS = "path;label\nbrûlée.jpg;crème\nplain.jpg;Öl\n"
+
+
+def test_a_table_of_an_older_spreadsheet_is_read_with_a_note(tmp_path: Path) -> None:
+    """As `unseen embed` reads it: the two are joined by the names of the classes."""
+    (tmp_path / "t.csv").write_bytes(SHOPS.encode("cp1252"))
+    with pytest.warns(UserWarning, match=r"was read as Windows-1252, .* 'crème'; if that is wrong, save it as 'CSV UTF-8'"):
+        table = list_pictures(tmp_path / "t.csv")
+    assert list(zip(table.paths, table.labels, strict=True)) == [("brûlée.jpg", "crème"), ("plain.jpg", "Öl")]
+    (tmp_path / "u.csv").write_bytes(SHOPS.replace(";", "\t").encode("utf-16"))
+    unicode = list_pictures(tmp_path / "u.csv")
+    assert (unicode.paths, unicode.labels) == (table.paths, table.labels)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_paths_that_are_not_utf_8_are_what_is_there(tmp_path: Path) -> None:
+    """Bytes where a file has them for its name, as in our own tables; else Windows-1252."""
+    (tmp_path / "t.csv").write_bytes("path,label\nbrûlée.jpg,a\nd\xe9j\xe0.jpg,a\n".encode("cp1252"))
+    put(os.path.join(os.fsencode(tmp_path), b"d\xe9j\xe0.jpg"))
+    with pytest.warns(UserWarning, match="'brûlée.jpg'"):
+        assert list_pictures(tmp_path / "t.csv").paths == ("brûlée.jpg", "d\udce9j\udce0.jpg")
+    put(os.path.join(os.fsencode(tmp_path), "brûlée.jpg".encode("cp1252")))
+    assert list_pictures(tmp_path / "t.csv").paths == ("br\udcfbl\udce9e.jpg", "d\udce9j\udce0.jpg")
+
+
+def test_one_damaged_label_does_not_change_how_the_others_are_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("path,label\n1.jpg,crème\n2.jpg,cr".encode() + b"\xe8me\n")
+    table = list_pictures(tmp_path / "t.csv")
+    assert (table.paths, table.labels) == (("1.jpg",), ("crème",))
+    assert problems(table) == {"2.jpg": "has a label that no class can have: it is not UTF-8"}
 
 
 def test_the_list_of_a_collection_is_a_table_of_pictures(tmp_path: Path) -> None:
@@ -191,6 +242,8 @@ def test_a_row_is_taken_once(tmp_path: Path) -> None:
         ("t.csv", b"", "has no column 'path'"),
         ("t.csv", b"path,label\n", "lists no picture; give one line per picture"),
         ("t.csv", b"path,label\n,cat\n", "lists no picture (left out: , which is no path)"),
+        ("t.csv", b"path,label\na,\xe8\x81\n", "is in none of UTF-8, UTF-16 and Windows-1252; save the table as 'CSV UTF-8'"),
+        ("t.csv", b"\xff\xfep\0a", "is damaged or is no CSV"),
         ("t.csv", b'path,label\n"a,b\n', "is damaged or is no CSV"),
         ("t.csv", b"path,label\n" + b"a" * 200_000 + b",b\n", "is damaged or is no CSV (field larger"),
         ("t.parquet", b"PAR1 nothing", "is damaged or is not parquet"),

@@ -19,6 +19,9 @@ from unseen.data.dataset import ClassTable, Dataset, Floats, Provenance, Split
 from unseen.data.validate import check_class_table, validate
 from unseen.errors import DataError
 
+SHOWN_PROBLEMS = 5
+"""Pictures that are left out are warned of one by one up to this many, of what may be a great many."""
+
 
 def from_arrays(
     X: Any,
@@ -72,8 +75,11 @@ def from_folder(
     described = as_classes(classes)  # before the pictures, which take long
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) / "features"
-        for problem in extract(folder, place, EncoderChoice()).problems:
+        problems = extract(folder, place, EncoderChoice()).problems
+        for problem in problems[:SHOWN_PROBLEMS]:
             warnings.warn(f"left out: {shown(problem.path)}, which {problem.why}", stacklevel=3)
+        if (more := len(problems) - SHOWN_PROBLEMS) > 0:
+            warnings.warn(f"left out: {more} more; `unseen features` keeps the whole list, in skipped.csv", stacklevel=3)
         written = load_collection(place)
         collection = replace(written, features=np.array(written.features))  # the file that it maps goes
     built = build_dataset(

@@ -39,6 +39,8 @@ FILES = ("features.safetensors", "rows.csv", "features.json", "skipped.csv")
 """What such a folder may hold; `skipped.csv` is a list for people of what could not be encoded."""
 
 UNKNOWN = "unknown"
+WHOLE = "0/1"
+"""What the encoder's `shard` is where the collection is no shard of a larger one; see `unseen.extraction.Shard`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def save_collection(collection: Collection, folder: Path) -> None:
     replace_folder(folder, fill)
 
 
-def load_collection(path: Path) -> Collection:
+def load_collection(path: Path, *, shards: bool = False) -> Collection:
     """Read a folder that `save_collection` wrote, or a table of features.
 
     A CSV or parquet file has a column `label`, perhaps one `path`, and numbers in all others. An .npz or .safetensors file has
@@ -107,13 +109,16 @@ def load_collection(path: Path) -> Collection:
     that are whole numbers are names like any other; a .safetensors file, which holds no text, may list in JSON, as its metadata
     `label_names`, what the numbers stand for.
 
+    Args:
+        shards: take a shard of a larger collection, too, which is no collection to build a data set of.
+
     Raises:
-        DataError: nothing readable is there, or it is damaged; one sentence says what and where.
+        DataError: nothing readable is there, it is damaged, or it is a shard; one sentence says what and where.
         MissingDependency: a parquet file, and pyarrow is not installed.
     """
     try:
         if path.is_dir():
-            return _load_folder(path)
+            return _load_folder(path, shards)
         suffix = path.suffix.lower()
         if suffix in SUFFIXES:
             return _load_table(path)
@@ -160,7 +165,7 @@ def read_manifest(folder: Path, name: str, form: str, version: int) -> dict[str,
     return manifest
 
 
-def _load_folder(folder: Path) -> Collection:
+def _load_folder(folder: Path, shards: bool) -> Collection:
     manifest = read_manifest(folder, "features.json", FORMAT, VERSION)
     arrays, _ = read_arrays(folder / "features.safetensors")
     try:
@@ -178,12 +183,17 @@ def _load_folder(folder: Path) -> Collection:
         for line in lines:
             for column, cell in zip(columns.values(), line, strict=True):
                 column.append(text_of_cell(cell))
+        encoder = {str(key): str(value) for key, value in manifest["encoder"].items()}
+        if not shards and (shard := encoder.get("shard", WHOLE)) != WHOLE:
+            raise DataError(
+                f"{folder} holds shard {shard[:20]} of a collection; put all shards together with `unseen features merge` first"
+            )
         return Collection(
             features=features,
             labels=tuple(columns["label"]),
             paths=tuple(columns.get("path", ())),
             provenance=str(manifest["provenance"]),
-            encoder={str(key): str(value) for key, value in manifest["encoder"].items()},
+            encoder=encoder,
         )
     except (LookupError, TypeError, AttributeError, ValueError, StopIteration, csv.Error) as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]

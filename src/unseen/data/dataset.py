@@ -362,8 +362,8 @@ class Dataset:
     ) -> Dataset:
         """A data set from pictures, one sub-folder a class, through EfficientNet-Lite0.
 
-        For many pictures use `unseen features`, which can be stopped and goes on. Files that are no pictures are left out, and
-        told as warnings.
+        For many pictures use `unseen features`, which can be stopped and goes on. Files that are no pictures are left out; a
+        warning each tells of the first, and one how many more there are.
 
         Args:
             folder: its sub-folders are named as the classes are.

@@ -6,12 +6,15 @@ million files always has some that are none.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import os
 import stat
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +91,7 @@ def list_pictures(source: Path) -> PictureTable:
         table = _of_folder(source)
         hint = "give a folder that has one sub-folder per class, with the class's pictures in it"
     elif source.suffix.lower() in (".csv", ".tsv", ".txt"):
-        table = _of_rows(source, _csv_rows(source))
+        table = _of_rows(source, _in_unicode(source, list(_csv_rows(source))))
         hint = "give one line per picture"
     elif source.suffix.lower() in (".parquet", ".pq"):
         table = _of_rows(source, _parquet_rows(source))
@@ -107,9 +110,13 @@ def _of_folder(folder: Path) -> PictureTable:
     rows: list[tuple[str, str]] = []
     problems: list[Problem] = []
     spelled: dict[str, str] = {}
+    above = _folders_from(folder)
     for name, mode, identity in _entries(folder, "", problems):
         if not stat.S_ISDIR(mode):
             problems.append(Problem(name, "lies beside the class folders, so it has no class"))
+            continue
+        if identity in above:
+            problems.append(Problem(name, "is a link to the folder of the classes, or to one above, so it is no class"))
             continue
         label = unicodedata.normalize("NFC", name)
         if why := _unfit(label):
@@ -118,7 +125,7 @@ def _of_folder(folder: Path) -> PictureTable:
         if spelled.setdefault(label, name) != name:
             problems.append(Problem(name, "is named as another folder in another Unicode form; both are taken as one class"))
         before = len(rows)
-        rows += ((path, label) for path in _walk(folder, name, {_identity(folder), identity}, problems))
+        rows += ((path, label) for path in _walk(folder, name, {*above, identity}, problems))
         if len(rows) == before:
             problems.append(Problem(name, "is a class folder without a picture"))
     rows.sort(key=lambda row: (row[1], os.fsencode(row[0])))
@@ -163,9 +170,15 @@ def _entries(root: Path, folder: str, problems: list[Problem]) -> list[tuple[str
     return found
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    about = path.stat()
-    return about.st_dev, about.st_ino
+def _folders_from(folder: Path) -> set[tuple[int, int]]:
+    """The identities of a folder and of those above it, each of which holds all of it."""
+    whole = folder.resolve()
+    found = set()
+    for place in (whole, *whole.parents):
+        with suppress(OSError):  # of another user perhaps, and then no link leads there either
+            about = place.stat()
+            found.add((about.st_dev, about.st_ino))
+    return found
 
 
 def _of_rows(source: Path, cells: Iterable[tuple[str, str]]) -> PictureTable:
@@ -192,13 +205,55 @@ def _unfit(label: str) -> str:
         return "is blank"
     if len(label) > LONGEST_LABEL:
         return f"is longer than {LONGEST_LABEL} characters"
+    if _not_utf_8(label):
+        return "is not UTF-8"
     return "" if label.isprintable() else "holds characters that cannot be printed"
+
+
+def _in_unicode(source: Path, rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What is not UTF-8 in a table is Windows-1252, of which a warning tells, except paths that name a file as they are.
+
+    A table that has UTF-8 as well is damaged here and there, and nothing in it is read otherwise.
+    """
+
+    def foreign(path: str) -> bool:
+        return _not_utf_8(path) and not os.path.lexists(os.path.join(source.parent, path))
+
+    odd = (cell for path, label in rows for cell in (label, path) if _not_utf_8(cell) and (cell is label or foreign(cell)))
+    if (example := next(odd, None)) is None:
+        return rows
+    if any(not cell.isascii() and not _not_utf_8(cell) for row in rows for cell in row):
+        return rows
+    try:
+        read = [(_windows_1252(path) if foreign(path) else path, _windows_1252(label)) for path, label in rows]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{shown(source)} is in none of UTF-8, UTF-16 and Windows-1252; save the table as 'CSV UTF-8'"
+        ) from error
+    warnings.warn(
+        f"{shown(source)} is not UTF-8 and was read as Windows-1252, so one of its cells is {_windows_1252(example)[:60]!r}; "
+        "if that is wrong, save it as 'CSV UTF-8'",
+        stacklevel=3,
+    )
+    return read
+
+
+def _not_utf_8(text: str) -> bool:
+    """Whether it holds bytes, which are kept as lone surrogates."""
+    return not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+def _windows_1252(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode("cp1252")
 
 
 def _csv_rows(source: Path) -> Iterator[tuple[str, str]]:
     """Without the quotes that keep a spreadsheet from running a cell, as our own tables have them."""
     try:
-        with cells_up_to(LARGEST_CELL), source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with source.open("rb") as file:
+            marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding, errors = ("utf-16", "strict") if marked else ("utf-8-sig", "surrogateescape")
+        with cells_up_to(LARGEST_CELL), source.open(encoding=encoding, errors=errors, newline="") as file:
             head = file.read(LARGEST_CELL)
             file.seek(0)
             lines = csv.reader(file, delimiter=delimiter_of(head, ("path", "label")), strict=True)
@@ -206,7 +261,7 @@ def _csv_rows(source: Path) -> Iterator[tuple[str, str]]:
             for cells in lines:
                 if cells:
                     yield (*(text_of_cell(cells[i]) if i < len(cells) else "" for i in (path, label)),)  # type: ignore[misc]
-    except (OSError, csv.Error) as error:
+    except (OSError, csv.Error, UnicodeError) as error:
         cause = getattr(error, "strerror", None) or error
         raise DataError(f"{shown(source)} is damaged or is no CSV ({cause}); write it anew, as UTF-8") from error
 

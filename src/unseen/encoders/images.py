@@ -41,6 +41,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF"
 """What is taken for a picture. Pillow knows more, of which some are programs for other interpreters (EPS)."""
 LONGEST_RATIO = 100
 """Of a picture's sides; a line of pixels, resized by its shorter side, would fill the memory."""
+NO_SCALE = "its brightness has 32 bits, or a sign, and no known scale"
 
 BLOCKS = 16
 HALVING = frozenset({1, 3, 5, 11})
@@ -184,6 +185,8 @@ def opened_rgb(picture: Image | Path | str) -> Image:
             longer, shorter = max(image.size), min(image.size)
             if longer > LONGEST_RATIO * shorter:
                 raise ValueError(f"{longer} by {shorter} pixels are a line")
+            if image.format == "TIFF" and image.mode == "I":
+                raise ValueError(NO_SCALE)  # whatever the numbers happen to be
             return _on_white(_in_eight_bits(_turned(image)))
     except FileNotFoundError as error:
         raise DataError(f"picture {shown(picture)} does not exist; check the path") from error
@@ -226,7 +229,7 @@ def _in_eight_bits(image: Image) -> Image:
         return image
     values = np.asarray(image)
     if values.size and not 0 <= values.min() <= values.max() < 2**16:
-        raise ValueError("its brightness has 32 bits, of no known scale")
+        raise ValueError(NO_SCALE)
     eight: Image = _imported("PIL.Image").fromarray((values >> 8).astype(np.uint8))
     return eight
 

@@ -631,6 +631,7 @@ def data_build(
     from unseen.data.build import build_dataset
     from unseen.data.class_file import load_classes
     from unseen.data.collection import load_collection
+    from unseen.data.native import save_new
 
     built = build_dataset(
         load_collection(features),
@@ -646,7 +647,7 @@ def data_build(
         source=source,
         licence=licence,
     )
-    built.dataset.save(out)
+    save_new(built.dataset, out)
     for note in built.notes:
         _say(f"note: {note}", "yellow")
     if as_json:

@@ -115,7 +115,7 @@ def test_tables_instead_of_folders_and_named_classes(made: Path) -> None:
     assert code == 0, err
     assert json.loads(out)["name"] == "own"
     assert json.loads(out)["splits"][0]["unseen"] == 2
-    code, out, err = typed(*words, "--split", "groups", "--drop-unknown", "--json", "--unseen", "2")
+    code, out, err = typed(*words, "--split", "groups", "--drop-unknown", "--json", "--unseen", "2", "--out", made / "g")
     assert code == 0, err
     (split,) = json.loads(out)["splits"]
     assert split["by_group"]
@@ -138,6 +138,16 @@ def test_refusals_are_one_sentence_and_write_nothing(made: Path, words: tuple[st
     assert err.startswith("error: ")
     assert sentence in err
     assert not (made / "fruit").exists()
+
+
+def test_another_data_set_is_not_replaced(made: Path) -> None:
+    assert build(made)[0] == 0
+    before = Dataset.load(made / "fruit").split().fingerprint
+    code, out, err = build(made, "--seed", "1")
+    assert (code, out) == (1, "")
+    sentence = f"error: {made / 'fruit'} holds another data set; choose another name or remove it, nothing was written"
+    assert err.splitlines() == [sentence]
+    assert Dataset.load(made / "fruit").split().fingerprint == before
 
 
 def test_nothing_of_others_is_replaced(made: Path) -> None:

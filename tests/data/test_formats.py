@@ -332,6 +332,24 @@ def test_nothing_is_overwritten(several: Dataset, tmp_path: Path, to: str) -> No
     assert path.read_text() == "precious"
 
 
+def test_another_data_set_is_not_replaced_and_the_same_one_is_written_again(several: Dataset, tmp_path: Path) -> None:
+    path = write(several, tmp_path, "native")
+    before = {entry.name: entry.read_bytes() for entry in path.iterdir()}
+    changes: tuple[dict[str, Any], ...] = (
+        {"features": several.features + 1},
+        {"name": "other"},
+        {"provenance": Provenance(source="elsewhere")},
+        {"splits": {"only": several.splits["only"]}},
+        {"paths": ()} if several.paths else {"paths": tuple(map(str, range(len(several.labels))))},
+    )
+    for change in changes:
+        with pytest.raises(DataError, match="d holds another data set; choose another name or remove it, nothing was written"):
+            write(replace(several, **change), tmp_path, "native")
+        assert {entry.name: entry.read_bytes() for entry in path.iterdir()} == before
+    write(open_dataset(str(path)), tmp_path, "native")
+    assert {entry.name: entry.read_bytes() for entry in path.iterdir()} == before
+
+
 def test_one_split_of_several(several: Dataset, tmp_path: Path) -> None:
     assert list(open_dataset(str(write(several, tmp_path, "npz", split="only"))).splits) == ["only"]
 

@@ -413,7 +413,10 @@ class Dataset:
         return read_xlsa17(Path(path).expanduser(), splits)
 
     def save(self, path: Path | str) -> None:
-        """Write a folder in the native format, whole or not at all; see `unseen.data.native`."""
+        """Write a folder in the native format, whole or not at all; see `unseen.data.native`.
+
+        An older data set of ours at `path` is replaced, and nothing else is.
+        """
         from unseen.data.native import save
 
         save(self, Path(path))

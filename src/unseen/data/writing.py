@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unseen.data.dataset import Dataset
+from unseen.data.native import save_new
 from unseen.errors import DataError, SettingsError
 
 FORMATS = ("native", "xlsa17", "npz", "safetensors", "csv", "parquet")
@@ -18,7 +19,7 @@ def write_dataset(dataset: Dataset, path: Path | str, to: str | None = None, spl
     What the format has no place for is named in one warning; nothing is left out in silence.
 
     Args:
-        path: must not exist, except that an older data set in the native format is replaced by another one.
+        path: must not exist, except that it may hold this very data set in the native format.
         to: one of `FORMATS`; by default the suffix of `path` says it: `.npz`, `.safetensors`, `.csv` or `.parquet` (the last
             two are folders of tables), and without one of these it is the native format.
         split: the one split to write, by name; by default all are.
@@ -37,7 +38,7 @@ def write_dataset(dataset: Dataset, path: Path | str, to: str | None = None, spl
     if split is not None:
         dataset = _only(dataset, split)
     if format_ == "native":
-        dataset.save(path)
+        save_new(dataset, path)
         return f"{path}, a folder in unseen's own format"
     if path.exists() or path.is_symlink():
         raise DataError(f"{path} exists; choose another name or remove it, nothing was written")

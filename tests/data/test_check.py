@@ -141,6 +141,8 @@ def test_settings_that_cannot_work(tiny: Dataset) -> None:
         check_dataset(tiny, seed=-1)
     with pytest.raises(SettingsError, match="-1 permutations"):
         check_dataset(tiny, permutations=-1)
+    with pytest.raises(SettingsError, match="9 permutations are too few to tell anything"):
+        check_dataset(tiny, permutations=9)
     with pytest.raises(SettingsError, match="has no split 'x'"):
         check_dataset(tiny, "x")
 

@@ -15,7 +15,7 @@ from unseen.data.dataset import Dataset, Floats, Ids, Split
 from unseen.data.describe import FEW, Description, listed
 from unseen.data.duplicates import THRESHOLD, Duplicates, Pair, find_duplicates
 from unseen.data.known_splits import known_splits, recognise
-from unseen.data.signal import PERMUTATIONS, Signal, permutation_test
+from unseen.data.signal import FEWEST, PERMUTATIONS, Signal, check_permutations, permutation_test
 from unseen.errors import DataError, SettingsError
 
 CLOSEST = 3
@@ -149,7 +149,7 @@ def check_dataset(
     Args:
         split: the first one if not given.
         threshold: cosine from which rows are near duplicates; see `find_duplicates`.
-        permutations: of the embeddings among the classes; 0 leaves the test out.
+        permutations: of the embeddings among the classes, 19 or more; 0 leaves the test out.
         backbone_classes: a file of the backbone's training labels, one a line.
 
     Raises:
@@ -161,7 +161,9 @@ def check_dataset(
     if seed < 0:
         raise SettingsError(f"seed {seed} is negative; give a whole number from 0")
     if permutations < 0:
-        raise SettingsError(f"{permutations} permutations cannot be made; give a number from 0")
+        raise SettingsError(f"{permutations} permutations cannot be made; give {FEWEST} or more, or 0 for none")
+    if permutations:
+        check_permutations(permutations)
     chosen = dataset.split(split)
     description = Description.of(dataset, [chosen.name])
     duplicates = find_duplicates(dataset, chosen, threshold, seed)

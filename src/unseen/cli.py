@@ -628,25 +628,28 @@ def data_build(
     as_json: AsJson = False,
 ) -> None:
     """Join features with class embeddings by name, cut splits, and write a data set."""
-    from unseen.data.build import build_dataset
+    from unseen.data.build import UnknownLabels, build_dataset
     from unseen.data.class_file import load_classes
     from unseen.data.collection import load_collection
     from unseen.data.native import save_new
 
-    built = build_dataset(
-        load_collection(features),
-        load_classes(classes),
-        name=out.resolve().name if name is None else name,
-        split=split,
-        unseen=unseen_classes or ["20%"] if split != "list" else unseen_classes or [],
-        seed=seed,
-        test_share=test_share,
-        draws=draws,
-        stages=stages,
-        drop_unknown=drop_unknown,
-        source=source,
-        licence=licence,
-    )
+    try:
+        built = build_dataset(
+            load_collection(features),
+            load_classes(classes),
+            name=out.resolve().name if name is None else name,
+            split=split,
+            unseen=unseen_classes or ["20%"] if split != "list" else unseen_classes or [],
+            seed=seed,
+            test_share=test_share,
+            draws=draws,
+            stages=stages,
+            drop_unknown=drop_unknown,
+            source=source,
+            licence=licence,
+        )
+    except UnknownLabels as error:
+        raise DataError(f"{error} with --drop-unknown") from error
     save_new(built.dataset, out)
     for note in built.notes:
         _say(f"note: {note}", "yellow")

@@ -604,7 +604,7 @@ def test_compressed_arrays_larger_than_a_piece_come_back(tmp_path: Path, monkeyp
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no features": ({"features": None}, "lacks features: a data set has features, labels, embeddings"),
     "no embeddings": ({"embeddings": None}, "lacks embeddings"),
-    "no split": ({"train": None}, "has no split; add row numbers train"),
+    "no split": ({"train": None}, "has no split; add row numbers train, test_seen and test_unseen, or let Dataset.from_arrays"),
     "half a split": ({"test_seen": None}, "lacks test_seen; add it"),
     "features of whole numbers": ({"features": np.ones((12, 5), np.uint8)}, "dtype uint8, but numbers with a fraction"),
     "features transposed": ({"features": np.ones((5, 12), np.float32)}, "look transposed"),
@@ -843,3 +843,6 @@ def test_a_path_is_no_built_in_name(several: Dataset, tmp_path: Path, monkeypatc
     assert len(open_dataset("emoji").classes) > 100
     with pytest.raises(DataError, match="check the path"):
         Dataset.load("none")
+    monkeypatch.chdir(tmp_path / "emoji")
+    with pytest.raises(DataError, match=r"no folder 'emoji' here; the built-in .* opened by unseen.open_dataset\('emoji'\)"):
+        Dataset.load("emoji")

@@ -120,6 +120,20 @@ def write(folder: Path, pictures: Content, table: Content, split_file: str = "at
     return folder
 
 
+def test_a_file_of_the_folder_chooses(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    folder = write(tmp_path / "tiny", pictures, table, "one_splits.mat")
+    table["trainval_loc"] = np.array([[1], [4]], np.uint16)
+    write(folder, pictures, table, "other_splits.mat")
+    with pytest.raises(DataError, match="several split files .* and none is att_splits.mat; give the path of the one to use"):
+        read_xlsa17(folder)
+    assert read_xlsa17(folder / "one_splits.mat").split().train.tolist() == [0, 1, 3, 4]
+    assert read_xlsa17(folder / "other_splits.mat").split().train.tolist() == [0, 3]
+    assert read_xlsa17(folder, "other_splits.mat").split().train.tolist() == [0, 3]
+    with pytest.raises(DataError, match="several split files"):
+        read_xlsa17(folder / "res101.mat")
+
+
 def test_a_small_benchmark_is_read_as_meant(tmp_path: Path, quick_reader: None) -> None:
     pictures, table = small()
     found = read_xlsa17(write(tmp_path / "tiny", pictures, table))
@@ -325,8 +339,10 @@ def test_files_of_two_sets_are_suspected(tmp_path: Path, quick_reader: None) -> 
 def test_missing_files_and_folders(tmp_path: Path, quick_reader: None) -> None:
     pictures, table = small()
     folder = write(tmp_path / "tiny", pictures, table)
-    with pytest.raises(DataError, match=r"res101\.mat is not a folder; give the folder that holds"):
-        read_xlsa17(folder / "res101.mat")
+    (folder / "notes").touch()
+    with pytest.raises(DataError, match=r"notes is not a folder; give the folder that holds"):
+        read_xlsa17(folder / "notes")
+    (folder / "notes").unlink()
     (folder / "res101.mat").unlink()
     with pytest.raises(DataError, match=r"has no res101\.mat \(found att_splits\.mat\); put the feature file there"):
         open_dataset(str(folder))

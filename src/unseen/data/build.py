@@ -27,6 +27,10 @@ class Built:
     notes: tuple[str, ...]
 
 
+class UnknownLabels(DataError):
+    """Rows have labels that are no class."""
+
+
 def build_dataset(
     collection: Collection,
     classes: Classes,
@@ -53,7 +57,8 @@ def build_dataset(
         source, licence: of the pictures, for the data set's provenance.
 
     Raises:
-        DataError: a label is no class, too few classes have rows, or the data set would not be valid.
+        UnknownLabels: a label is no class.
+        DataError: too few classes have rows, or the data set would not be valid.
         SettingsError: the splits asked for cannot be understood or cannot work.
     """
     notes: list[str] = []
@@ -65,7 +70,7 @@ def build_dataset(
         if not drop_unknown:
             alike = written_otherwise(labels[0], classes.table.names)
             hint = f" ({labels[0][:60]!r} may be class {alike!r})" if alike else ""
-            raise DataError(f"{told}{hint}; describe these classes too, or leave their rows out with --drop-unknown")
+            raise UnknownLabels(f"{told}{hint}; describe these classes too, or leave their rows out")
         if unknown.all():
             raise DataError(f"{told}; no row would be left")
         notes.append(f"{told}; they are left out")

@@ -128,7 +128,9 @@ class Check:
         if len(self.neighbours) > SHOWN_CLASSES:
             told.append(f"  … and {len(self.neighbours) - SHOWN_CLASSES} more unseen classes, less close; --json has all")
         told += ["", f"backbone: {self.backbone_told}", "", f"signal: {self.signal_told}", ""]
-        told += ["to act on:", *(f"  * {sentence}" for sentence in self.findings)] if self.findings else ["nothing to act on"]
+        untested = "" if self.signal else ", but whether the embeddings say anything was not tested"
+        told += ["to act on:", *(f"  * {sentence}" for sentence in self.findings)] if self.findings else []
+        told += [] if self.findings else [f"nothing to act on{untested}"]
         return told
 
 
@@ -179,7 +181,10 @@ def check_dataset(
         backbone_told=backbone_told,
         signal=signal,
         signal_told=signal_told,
-        findings=tuple(_findings(description, duplicates, backbone, signal)),
+        findings=(
+            *_findings(description, duplicates, backbone, signal),
+            *((f"{signal_told}: add seen classes or rows, or choose another split",) if permutations and not signal else ()),
+        ),
     )
 
 
@@ -257,7 +262,8 @@ def _signal(dataset: Dataset, split: str, permutations: int, seed: int) -> tuple
     try:
         signal = permutation_test(dataset, split, permutations, seed)
     except DataError as error:
-        return None, f"whether {what} carry signal cannot be told: {error}"
+        reason = str(error).partition("; use --protocol")[0]  # which is for training
+        return None, f"whether {what} carry signal cannot be told: {reason}"
     verdict = f"{what} carry signal" if signal.carries else f"{what} show no sign of signal"
     return signal, (
         f"{verdict}: {100 * signal.accuracy:.0f} % against {100 * signal.by_chance:.0f} % by chance "

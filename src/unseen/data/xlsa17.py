@@ -41,7 +41,7 @@ def read_xlsa17(folder: Path, splits: str | None = None, limits: Limits | None =
     """Read a folder with `res101.mat` (features (d, N), labels 1…C) and `att_splits.mat` (att (a, C), index arrays 1…N).
 
     Args:
-        folder: its name becomes the data set's name.
+        folder: its name becomes the data set's name. Or a file in it: which of several split files to use.
         splits: name of the split file; by default `att_splits.mat`, or the only other `*_splits.mat` (CUB's
             sentences come as `sent_splits.mat`).
         limits: what parsing each file may cost; see `unseen.data.matfile.Limits`.
@@ -59,7 +59,7 @@ def read_xlsa17(folder: Path, splits: str | None = None, limits: Limits | None =
     """
     folder = Path(folder)
     feature_file, split_file = _files(folder, splits)
-    told = told_of(folder / PROVENANCE_FILE)
+    told = told_of(feature_file.parent / PROVENANCE_FILE)
     table = read_mat(split_file, ("att", *INDEX_ARRAYS), ("allclasses_names",), limits)
     pictures = read_mat(feature_file, ("features", "labels"), (), limits)
     return _assemble(feature_file, pictures, split_file, table, told)
@@ -72,6 +72,8 @@ def find_split_files(folder: Path) -> list[str]:
 
 def _files(folder: Path, splits: str | None) -> tuple[Path, Path]:
     try:
+        if splits is None and folder.suffix == ".mat" and folder.is_file():
+            folder, splits = folder.parent, None if folder.name == FEATURE_FILE else folder.name
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder; give the folder that holds {FEATURE_FILE} and {SPLIT_FILE}")
         present = sorted(entry.name for entry in folder.iterdir())

@@ -38,7 +38,8 @@ def test_rows_of_unknown_classes_are_an_error_or_left_out() -> None:
     given = collection("abcdeFG", paths=tuple(f"p{i}" for i in range(35)))
     with pytest.raises(
         DataError,
-        match=r"10 rows have one of 2 labels that no class is named: 'F', 'G' \('F' may be class 'f'\); describe these classes too, or leave their rows out$",
+        match=r"10 rows have one of 2 labels that no class is named: 'F', 'G' \('F' may be class 'f'\); describe these classes "
+        "too, or leave their rows out$",
     ):
         build_dataset(given, classes(*"abcdef"))
     built = build_dataset(given, classes(*"abcde"), drop_unknown=True, unseen=("1",))

@@ -17,6 +17,7 @@ Who knows what they are writes it into `provenance.json` beside the file, and re
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def read_xlsa17(folder: Path, splits: str | None = None, limits: Limits | None =
         limits: what parsing each file may cost; see `unseen.data.matfile.Limits`.
 
     Returns:
-        Features (N, d) as float32, embeddings (C, a) as stored (most of these files hold unit vectors, CUB's sentences do
-        not: methods normalise), names from `allclasses_names` or, where a file has none (FLO), 'class 001' and so on. The one
+        Features (N, d) as float32, with a warning where digits are lost; embeddings (C, a) as stored (most of these files hold
+        unit vectors, CUB's sentences do not: methods normalise), names from `allclasses_names` or, where a file has none (FLO), 'class 001' and so on. The one
         split is named after its file and its fingerprint, since revisions of the "proposed splits" go about under one name.
 
         The provenance says what `provenance.json` says, and in any case how long features and embeddings are.
@@ -193,7 +194,10 @@ def _features(stored: NDArray[Any], pictures: int, path: Path) -> NDArray[np.flo
             )
         raise DataError(f"features in {path} are {shape}, but there are {pictures} labels; give one column for every label")
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and the validator names its row
-        return np.ascontiguousarray(numbers.T, dtype=np.float32)
+        rounded = np.ascontiguousarray(numbers.T, dtype=np.float32)
+    if ((rounded != numbers.T) & np.isfinite(rounded)).any():
+        warnings.warn(f"features in {path} have more digits than float32 holds, and are rounded to it", stacklevel=2)
+    return rounded
 
 
 def _embeddings(stored: NDArray[Any], path: Path) -> Floats:

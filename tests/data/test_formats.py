@@ -315,12 +315,17 @@ def test_formats_follow_from_the_suffix_and_contradictions_are_sentences(several
         ("x", "npz", "give it a name that ends with .npz"),
         ("x", "mat", r"no format 'mat'; it is one of native, xlsa17"),
         ("x.mat", None, "give a folder and --to xlsa17"),
+        ("x.h5", None, r"x\.h5 ends with \.h5, which no format has; .* a folder of that name is written with --to native"),
+        ("x.ZIP", None, r"ends with \.ZIP, which no format has"),
     ):
         with pytest.raises(SettingsError, match=said):
             write_dataset(several, tmp_path / name, to)
     with pytest.raises(SettingsError, match="has no split 'none'"):
         write_dataset(several, tmp_path / "x.npz", split="none")
     assert not (tmp_path / "x").exists()
+    write_dataset(several, tmp_path / "mine.v2", "native")
+    write_dataset(several, tmp_path / "mine.2024")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.npz", "b.csv", "c", "mine.2024", "mine.v2"]
 
 
 @pytest.mark.parametrize("to", [to for to in FORMATS if to != "native"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,11 @@ def _format(path: Path, to: str | None) -> str:
         raise SettingsError(f"{path.name} ends with .{of_suffix}, and {to} was asked for; give another name, or no --to")
     if to is None and path.suffix == ".mat":
         raise SettingsError(f"{path.name} is one file, and the xlsa17 layout is a folder of two; give a folder and --to xlsa17")
+    if to is None and of_suffix is None and re.fullmatch(r"\.\w*[^\W\d]\w*", path.suffix):
+        raise SettingsError(
+            f"{path.name} ends with {path.suffix}, which no format has; give a name that ends with .npz, .safetensors, .csv or "
+            ".parquet, or with none of these; a folder of that name is written with --to native"
+        )
     return to or of_suffix or "native"
 
 

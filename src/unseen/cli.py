@@ -628,11 +628,12 @@ def data_build(
     as_json: AsJson = False,
 ) -> None:
     """Join features with class embeddings by name, cut splits, and write a data set."""
-    from unseen.data.build import UnknownLabels, build_dataset
+    from unseen.data.build import UnknownLabels, build_dataset, refuse_other_folders
     from unseen.data.class_file import load_classes
     from unseen.data.collection import load_collection
     from unseen.data.native import save_new
 
+    refuse_other_folders(features, classes)
     try:
         built = build_dataset(
             load_collection(features),

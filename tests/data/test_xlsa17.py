@@ -336,6 +336,14 @@ def test_uint16_rows_in_a_set_too_large_for_them_are_refused(tmp_path: Path, qui
         read_xlsa17(folder)
 
 
+def test_a_number_that_is_none_is_not_blamed_on_the_split_file(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    pictures["features"][1, 3] = np.nan
+    table["trainval_loc"] = table["trainval_loc"][:-1]  # one row unused, as in many public files
+    with pytest.raises(DataError, match=r"nan in row 3, column 1[^(]*$"):
+        read_xlsa17(write(tmp_path / "tiny", pictures, table))
+
+
 def test_files_of_two_sets_are_suspected(tmp_path: Path, quick_reader: None) -> None:
     """AWA1's split file beside AWA2's features: every number is in range, and nothing fits."""
     pictures, table = small()

@@ -49,8 +49,9 @@ def read_xlsa17(folder: Path, splits: str | None = None, limits: Limits | None =
 
     Returns:
         Features (N, d) as float32, with a warning where digits are lost; embeddings (C, a) as stored (most of these files hold
-        unit vectors, CUB's sentences do not: methods normalise), names from `allclasses_names` or, where a file has none (FLO), 'class 001' and so on. The one
-        split is named after its file and its fingerprint, since revisions of the "proposed splits" go about under one name.
+        unit vectors, CUB's sentences do not: methods normalise), names from `allclasses_names` or, where a file has none (FLO),
+        'class 001' and so on. The one split is named after its file and its fingerprint, since revisions of the "proposed
+        splits" go about under one name.
 
         The provenance says what `provenance.json` says, and in any case how long features and embeddings are.
 
@@ -145,12 +146,13 @@ def _assemble(
     try:
         return validate(dataset)
     except DataError as error:
+        fits = not np.intersect1d(split.seen, split.unseen).size and np.isin(labels[split.test_seen], split.seen).all()
         named = len(np.unique(np.concatenate([split.train, split.test_seen, split.test_unseen])))
         mixed = (
             f" ({split_file.name} names {named} of the {len(labels)} pictures in {feature_file.name}: check that the two files "
             "belong together)"
         )
-        raise DataError(f"{feature_file.parent}: {error}{mixed if named < len(labels) else ''}") from error
+        raise DataError(f"{feature_file.parent}: {error}{mixed if named < len(labels) and not fits else ''}") from error
 
 
 def rows_of(pictures: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[np.float32], Ids]:

@@ -85,6 +85,18 @@ def test_mistakes_get_one_sentence_and_leave_nothing(
     assert not (tmp_path / "made").exists()
 
 
+def test_other_embeddings_are_not_replaced(animals: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    assert embed(animals, "--encoder", "attributes", "--out", out)[0] == 0
+    before = (out / "classes.json").read_bytes()
+    assert embed(animals, "--encoder", "attributes", "--out", out)[0] == 0  # the same again
+    animals.write_text(animals.read_text().replace("700", "701"))
+    code, said, err = embed(animals, "--encoder", "attributes", "--out", out)
+    assert (code, said) == (1, "")
+    assert err == f"error: {out} holds other embeddings; choose another name or remove it, nothing was written\n"
+    assert (out / "classes.json").read_bytes() == before
+
+
 def test_a_folder_of_someone_elses_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")

@@ -628,25 +628,30 @@ def data_build(
     as_json: AsJson = False,
 ) -> None:
     """Join features with class embeddings by name, cut splits, and write a data set."""
-    from unseen.data.build import build_dataset
+    from unseen.data.build import UnknownLabels, build_dataset, refuse_other_folders
     from unseen.data.class_file import load_classes
     from unseen.data.collection import load_collection
+    from unseen.data.native import save_new
 
-    built = build_dataset(
-        load_collection(features),
-        load_classes(classes),
-        name=out.resolve().name if name is None else name,
-        split=split,
-        unseen=unseen_classes or ["20%"] if split != "list" else unseen_classes or [],
-        seed=seed,
-        test_share=test_share,
-        draws=draws,
-        stages=stages,
-        drop_unknown=drop_unknown,
-        source=source,
-        licence=licence,
-    )
-    built.dataset.save(out)
+    refuse_other_folders(features, classes)
+    try:
+        built = build_dataset(
+            load_collection(features),
+            load_classes(classes),
+            name=out.resolve().name if name is None else name,
+            split=split,
+            unseen=unseen_classes or ["20%"] if split != "list" else unseen_classes or [],
+            seed=seed,
+            test_share=test_share,
+            draws=draws,
+            stages=stages,
+            drop_unknown=drop_unknown,
+            source=source,
+            licence=licence,
+        )
+    except UnknownLabels as error:
+        raise DataError(f"{error} with --drop-unknown") from error
+    save_new(built.dataset, out)
     for note in built.notes:
         _say(f"note: {note}", "yellow")
     if as_json:
@@ -661,7 +666,7 @@ def data_check(
     dataset: DatasetName,
     split: Annotated[str | None, typer.Option(help="The data set's first split if not given.")] = None,
     threshold: Annotated[float, typer.Option(help="Cosine from which two rows are near duplicates.")] = 0.95,
-    permutations: Annotated[int, typer.Option(help="Shuffles of the embeddings; 0 leaves that test out.")] = 99,
+    permutations: Annotated[int, typer.Option(help="Shuffles of the embeddings, 19 or more; 0 leaves that test out.")] = 99,
     backbone_classes: Annotated[
         Path | None, typer.Option(help="A file of the labels that the features' network was trained with, one a line.")
     ] = None,

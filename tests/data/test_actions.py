@@ -24,7 +24,10 @@ NAMES = ("archery", "biking", "diving", "fencing", "juggling")
 def videos() -> Content:
     """Twenty videos of five classes, d = 6."""
     rng = np.random.default_rng(3)
-    return {"features": rng.random((6, 20)), "labels": np.repeat(np.arange(1, 6), 4)[:, None].astype(float)}
+    return {
+        "features": rng.random((6, 20), np.float32).astype(float),
+        "labels": np.repeat(np.arange(1, 6), 4)[:, None].astype(float),
+    }
 
 
 def table(k: int) -> Content:
@@ -253,7 +256,7 @@ def test_thirty_splits_are_all_there(tmp_path: Path) -> None:
             continue
         content: Content = {key: (np.flatnonzero(mask) + 1)[:, None] for key, mask in rows.items()}
         tables[f"split_{len(tables) + 1}"] = content | {"att": np.eye(8)}
-    features = {"features": rng.random((4, 24)), "labels": labels[:, None]}
+    features = {"features": rng.random((4, 24), np.float32), "labels": labels[:, None]}
     found: Dataset = read_actions(write(tmp_path / "ucf101_i3d", features, tables))
     assert tuple(found.splits) == tuple(f"split_{k}" for k in range(1, 31))
     assert found.classes.names[0] == "class 1"

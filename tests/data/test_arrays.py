@@ -12,7 +12,7 @@ import pytest
 
 from unseen.data import ClassTable, Dataset, Provenance, Split
 from unseen.data.class_file import Classes, save_classes
-from unseen.errors import DataError, UnseenError
+from unseen.errors import DataError, SettingsError, UnseenError
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 EMBEDDINGS = np.random.default_rng(0).normal(size=(5, 3))
@@ -147,8 +147,14 @@ def test_notes_are_warnings() -> None:
     ],
 )
 def test_every_misfit_gets_one_sentence(x: Any, y: Any, classes: Any, sentence: str) -> None:
-    with warnings.catch_warnings(), pytest.raises(UnseenError, match=sentence):
+    with warnings.catch_warnings(), pytest.raises(UnseenError, match=sentence) as told:
         Dataset.from_arrays(x, y, classes)
+    assert "--" not in str(told.value)  # no option of a command
+
+
+def test_a_negative_seed_is_a_sentence() -> None:
+    with pytest.raises(SettingsError, match="seed -1 is negative"):
+        Dataset.from_arrays(FEATURES, LABELS, TABLE, seed=-1)
 
 
 def test_a_folder_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ def test_rows_of_unknown_classes_are_an_error_or_left_out() -> None:
     given = collection("abcdeFG", paths=tuple(f"p{i}" for i in range(35)))
     with pytest.raises(
         DataError,
-        match=r"10 rows have one of 2 labels that no class is named: 'F', 'G' \('F' may be class 'f'\);.*--drop-unknown",
+        match=r"10 rows have one of 2 labels that no class is named: 'F', 'G' \('F' may be class 'f'\); describe these classes "
+        "too, or leave their rows out$",
     ):
         build_dataset(given, classes(*"abcdef"))
     built = build_dataset(given, classes(*"abcde"), drop_unknown=True, unseen=("1",))
@@ -48,6 +49,28 @@ def test_rows_of_unknown_classes_are_an_error_or_left_out() -> None:
     assert built.notes == ("10 rows have one of 2 labels that no class is named: 'F', 'G'; they are left out",)
     with pytest.raises(DataError, match="no row would be left"):
         build_dataset(given, classes("x", "y"), drop_unknown=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ("abcdeF", "5 rows have a label that no class is named: 'F'"),
+        ("abcdeFG", "10 rows have one of 2 labels that no class is named: 'F', 'G'"),
+    ],
+)
+def test_labels_that_are_no_class_are_counted_in_english(labels: str, told: str) -> None:
+    assert build_dataset(collection(labels), classes(*"abcde"), drop_unknown=True).notes[0] == f"{told}; they are left out"
+    one = Collection(np.random.default_rng(1).random((6, 4), np.float32), ("a", "b", "c", "a", "b", "x"))
+    with pytest.raises(DataError, match=r"^1 row has a label that no class is named: 'x';"):
+        build_dataset(one, classes(*"abc"))
+
+
+def test_a_data_set_that_cannot_be_scored_says_so_when_it_is_built() -> None:
+    built = build_dataset(collection("abcde"), classes(*"abcde"), unseen=("1",), test_share=0)
+    assert built.notes == (
+        "split 'random0' holds out no row of a seen class, so no method can be scored on it, and `unseen train` refuses it; "
+        "build with --test-share above 0, such as 0.2",
+    )
 
 
 def test_classes_without_rows_are_unseen_and_told() -> None:

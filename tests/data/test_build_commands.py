@@ -107,7 +107,7 @@ def test_tables_instead_of_folders_and_named_classes(made: Path) -> None:
     code, out, err = typed(*words, "--split", "list", "--unseen", "c1,c2")
     assert (code, out) == (1, "")
     assert err == (
-        "error: 6 rows have one of 1 labels that no class is named: 'c0'; describe these classes too, or leave their rows "
+        "error: 6 rows have a label that no class is named: 'c0'; describe these classes too, or leave their rows "
         "out with --drop-unknown\n"
     )
     assert not (made / "t").exists()
@@ -115,7 +115,7 @@ def test_tables_instead_of_folders_and_named_classes(made: Path) -> None:
     assert code == 0, err
     assert json.loads(out)["name"] == "own"
     assert json.loads(out)["splits"][0]["unseen"] == 2
-    code, out, err = typed(*words, "--split", "groups", "--drop-unknown", "--json", "--unseen", "2")
+    code, out, err = typed(*words, "--split", "groups", "--drop-unknown", "--json", "--unseen", "2", "--out", made / "g")
     assert code == 0, err
     (split,) = json.loads(out)["splits"]
     assert split["by_group"]
@@ -138,6 +138,35 @@ def test_refusals_are_one_sentence_and_write_nothing(made: Path, words: tuple[st
     assert err.startswith("error: ")
     assert sentence in err
     assert not (made / "fruit").exists()
+
+
+def test_folders_that_are_something_else_are_told_apart(made: Path) -> None:
+    def refused(features: Path, classes: Path) -> str:
+        code, out, err = typed("data", "build", "--features", features, "--classes", classes, "--out", made / "x")
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert not (made / "x").exists()
+        return err
+
+    f, e = made / "FEATURES", made / "EMBEDDINGS"
+    assert refused(e, f) == f"error: {e} holds classes, and --features takes features; give it to --classes\n"
+    assert refused(f, f) == f"error: {f} holds features, and --classes takes classes; give it to --features\n"
+    assert build(made)[0] == 0
+    sentence = "holds a whole data set, and --features takes features; what it lacks can be told by `unseen data check`"
+    assert f"{made / 'fruit'} {sentence}" in refused(made / "fruit", e)
+    (made / "arrays").mkdir()
+    np.save(made / "arrays/features.npy", np.ones((3, 2)))
+    assert "holds NumPy arrays, and --features takes features; Dataset.from_arrays makes" in refused(made / "arrays", e)
+    assert "cannot be opened" in refused(Path("x" * 300), e)
+
+
+def test_another_data_set_is_not_replaced(made: Path) -> None:
+    assert build(made)[0] == 0
+    before = Dataset.load(made / "fruit").split().fingerprint
+    code, out, err = build(made, "--seed", "1")
+    assert (code, out) == (1, "")
+    sentence = f"error: {made / 'fruit'} holds another data set; choose another name or remove it, nothing was written"
+    assert err.splitlines() == [sentence]
+    assert Dataset.load(made / "fruit").split().fingerprint == before
 
 
 def test_nothing_of_others_is_replaced(made: Path) -> None:

@@ -117,12 +117,23 @@ def test_what_cannot_be_told_is_said(tiny_world: World, monkeypatch: pytest.Monk
     world = tiny_world(seen=4)
     report = check_dataset(world)
     assert report.signal is None
-    assert "cannot be told: 4 seen classes are too few" in report.signal_told
+    assert report.signal_told.endswith(
+        "cannot be told: 4 seen classes are too few to cut validation folds with 2 of them held out"
+    )
+    assert report.findings[-1].startswith(report.signal_told)
+    assert "--protocol" not in str(report)
+    assert "nothing to act on" not in str(report)
     assert report.backbone is None
     assert "--backbone-classes FILE" in report.backbone_told
     monkeypatch.setattr("unseen.data.check.imagenet_names", lambda: None)
     photographed = replace(world, provenance=Provenance(feature_extractor="x, ImageNet-1k"))
     assert "no installed package has" in check_dataset(photographed, permutations=0).backbone_told
+
+
+def test_what_was_not_tested_is_not_said_to_be_well(tiny_world: World) -> None:
+    report = check_dataset(tiny_world(noise=0.3, seen=20, d=40), threshold=0.99, permutations=0)
+    assert report.findings == ()
+    assert str(report).splitlines()[-1] == "nothing to act on, but whether the embeddings say anything was not tested"
 
 
 def test_a_public_split_is_recognised_where_there_are_as_many_rows(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +152,8 @@ def test_settings_that_cannot_work(tiny: Dataset) -> None:
         check_dataset(tiny, seed=-1)
     with pytest.raises(SettingsError, match="-1 permutations"):
         check_dataset(tiny, permutations=-1)
+    with pytest.raises(SettingsError, match="9 permutations are too few to tell anything"):
+        check_dataset(tiny, permutations=9)
     with pytest.raises(SettingsError, match="has no split 'x'"):
         check_dataset(tiny, "x")
 

@@ -315,12 +315,17 @@ def test_formats_follow_from_the_suffix_and_contradictions_are_sentences(several
         ("x", "npz", "give it a name that ends with .npz"),
         ("x", "mat", r"no format 'mat'; it is one of native, xlsa17"),
         ("x.mat", None, "give a folder and --to xlsa17"),
+        ("x.h5", None, r"x\.h5 ends with \.h5, which no format has; .* a folder of that name is written with --to native"),
+        ("x.ZIP", None, r"ends with \.ZIP, which no format has"),
     ):
         with pytest.raises(SettingsError, match=said):
             write_dataset(several, tmp_path / name, to)
     with pytest.raises(SettingsError, match="has no split 'none'"):
         write_dataset(several, tmp_path / "x.npz", split="none")
     assert not (tmp_path / "x").exists()
+    write_dataset(several, tmp_path / "mine.v2", "native")
+    write_dataset(several, tmp_path / "mine.2024")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.npz", "b.csv", "c", "mine.2024", "mine.v2"]
 
 
 @pytest.mark.parametrize("to", [to for to in FORMATS if to != "native"])
@@ -330,6 +335,24 @@ def test_nothing_is_overwritten(several: Dataset, tmp_path: Path, to: str) -> No
     with pytest.raises(DataError, match="exists; choose another name or remove it, nothing was written"):
         write(several, tmp_path, to)
     assert path.read_text() == "precious"
+
+
+def test_another_data_set_is_not_replaced_and_the_same_one_is_written_again(several: Dataset, tmp_path: Path) -> None:
+    path = write(several, tmp_path, "native")
+    before = {entry.name: entry.read_bytes() for entry in path.iterdir()}
+    changes: tuple[dict[str, Any], ...] = (
+        {"features": several.features + 1},
+        {"name": "other"},
+        {"provenance": Provenance(source="elsewhere")},
+        {"splits": {"only": several.splits["only"]}},
+        {"paths": ()} if several.paths else {"paths": tuple(map(str, range(len(several.labels))))},
+    )
+    for change in changes:
+        with pytest.raises(DataError, match="d holds another data set; choose another name or remove it, nothing was written"):
+            write(replace(several, **change), tmp_path, "native")
+        assert {entry.name: entry.read_bytes() for entry in path.iterdir()} == before
+    write(open_dataset(str(path)), tmp_path, "native")
+    assert {entry.name: entry.read_bytes() for entry in path.iterdir()} == before
 
 
 def test_one_split_of_several(several: Dataset, tmp_path: Path) -> None:
@@ -586,7 +609,7 @@ def test_compressed_arrays_larger_than_a_piece_come_back(tmp_path: Path, monkeyp
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no features": ({"features": None}, "lacks features: a data set has features, labels, embeddings"),
     "no embeddings": ({"embeddings": None}, "lacks embeddings"),
-    "no split": ({"train": None}, "has no split; add row numbers train"),
+    "no split": ({"train": None}, "has no split; add row numbers train, test_seen and test_unseen, or let Dataset.from_arrays"),
     "half a split": ({"test_seen": None}, "lacks test_seen; add it"),
     "features of whole numbers": ({"features": np.ones((12, 5), np.uint8)}, "dtype uint8, but numbers with a fraction"),
     "features transposed": ({"features": np.ones((5, 12), np.float32)}, "look transposed"),
@@ -825,3 +848,6 @@ def test_a_path_is_no_built_in_name(several: Dataset, tmp_path: Path, monkeypatc
     assert len(open_dataset("emoji").classes) > 100
     with pytest.raises(DataError, match="check the path"):
         Dataset.load("none")
+    monkeypatch.chdir(tmp_path / "emoji")
+    with pytest.raises(DataError, match=r"no folder 'emoji' here; the built-in .* opened by unseen.open_dataset\('emoji'\)"):
+        Dataset.load("emoji")

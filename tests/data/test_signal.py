@@ -11,7 +11,7 @@ import torch
 
 from unseen.data import Dataset, signal
 from unseen.data.signal import _PreparedFold, permutation_test
-from unseen.errors import DataError
+from unseen.errors import DataError, SettingsError
 from unseen.evaluation.folds import Fold, cut_folds
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.scaling import Scaler
@@ -51,11 +51,19 @@ def test_long_features_are_projected_and_tell_the_same(tiny_world: World, monkey
 
 
 def test_p_counts_permutations_that_do_as_well(tiny_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = iter([0.5, 0.2, 0.5, 0.9, 0.1])
+    values = iter([0.5, 0.2, 0.5, 0.9, *[0.1] * 16])
     monkeypatch.setattr(signal, "_accuracy", lambda folds, embeddings: next(values))
-    found = permutation_test(tiny_world(), permutations=4)
-    assert found.p == pytest.approx((1 + 2) / (1 + 4))
-    assert found.by_chance == pytest.approx((0.2 + 0.5 + 0.9 + 0.1) / 4)
+    found = permutation_test(tiny_world(), permutations=19)
+    assert found.p == pytest.approx((1 + 2) / (1 + 19))
+    assert found.by_chance == pytest.approx((0.2 + 0.5 + 0.9 + 16 * 0.1) / 19)
+
+
+def test_so_few_permutations_that_no_embedding_could_pass_are_refused(tiny_world: World) -> None:
+    world = tiny_world(noise=0.1)
+    assert permutation_test(world, permutations=19).p == pytest.approx(0.05)
+    for count in (1, 18):
+        with pytest.raises(SettingsError, match=f"{count} permutations are too few to tell .* below 1 in {count + 1}; give 19"):
+            permutation_test(world, permutations=count)
 
 
 def test_it_is_class_gaussian_among_pseudo_unseen_classes(tiny_world: World) -> None:
@@ -79,7 +87,7 @@ def test_test_rows_and_unseen_embeddings_are_never_read(tiny_world: World) -> No
     features[np.concatenate([split.test_seen, split.test_unseen])] = np.nan
     embeddings[split.unseen] = np.nan
     hidden = replace(world, features=features, classes=replace(world.classes, embeddings=embeddings))
-    assert permutation_test(hidden, permutations=9) == permutation_test(world, permutations=9)
+    assert permutation_test(hidden, permutations=19) == permutation_test(world, permutations=19)
 
 
 def test_large_tables_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unseen.data import ClassTable, Dataset, Split
-from unseen.data.splitting import make_splits, row_keys
+from unseen.data.splitting import STAGES, make_splits, row_keys
 from unseen.data.validate import validate
 from unseen.errors import DataError, SettingsError
 
@@ -67,8 +67,9 @@ def test_the_same_pictures_fall_in_the_same_parts_whatever_the_order() -> None:
     other = table(groups).take(class_order)
     moved = np.argsort(class_order)[labels[row_order]]
     for kind, unseen in (("random", "30%"), ("groups", "40%"), ("list", "a,d"), ("rollout", "4")):
-        one = make_splits(labels, table(groups), keys, kind, (unseen,), 3, draws=2)
-        two = make_splits(moved, other, [keys[row] for row in row_order], kind, (unseen,), 3, draws=2)
+        draws = 2 if kind in ("random", "groups") else 1
+        one = make_splits(labels, table(groups), keys, kind, (unseen,), 3, draws=draws)
+        two = make_splits(moved, other, [keys[row] for row in row_order], kind, (unseen,), 3, draws=draws)
         assert list(one) == list(two)
         for name, split in one.items():
             for part in ("train", "test_seen", "test_unseen"):
@@ -132,7 +133,7 @@ def test_classes_without_rows_are_unseen_everywhere_and_arrive_last() -> None:
     labels, keys = rows()
     groups = (*"ppqqqrrsst", "t", "u")
     cuts = {
-        kind: make_splits(labels, table(groups, names), keys, kind, unseen, 0, stages=2)
+        kind: make_splits(labels, table(groups, names), keys, kind, unseen, 0, stages=2 if kind == "rollout" else STAGES)
         for kind, unseen in (("random", ("20%",)), ("groups", ("2",)), ("list", ("a",)), ("rollout", ("b", "j")))
     }
     for kind in ("random", "groups", "list"):
@@ -153,7 +154,19 @@ def test_classes_without_rows_are_unseen_everywhere_and_arrive_last() -> None:
     [
         ("odd", ("20%",), {}, "no kind of split 'odd'; there are random, groups, list, rollout"),
         ("random", ("a",), {}, "neither a share such as 20% nor a number.*--split list"),
-        ("random", ("120%",), {}, "neither a share"),
+        ("random", ("120%",), {}, "--unseen '120%' leaves no class seen; give a share below 100%"),
+        ("random", ("100 %",), {}, "--unseen '100 %' leaves no class seen"),
+        (
+            "random",
+            ("1.0",),
+            {},
+            "--unseen '1.0' leaves no class seen; give a share below 100%, such as 20%, or a whole number",
+        ),
+        ("groups", ("-1",), {}, "--unseen '-1' is below 0; give a share such as 20% or a number of classes"),
+        ("list", ("a",), {"draws": 2}, "--draws is for random and groups; leave it out with --split list"),
+        ("rollout", ("a", "b", "c"), {"draws": 2}, "--draws is for random and groups"),
+        ("random", ("20%",), {"stages": 2}, "--stages is for rollout; leave it out with --split random"),
+        ("list", ("a",), {"stages": 4}, "--stages is for rollout"),
         ("random", ("20%", "3"), {}, "neither a share"),
         ("random", ("0",), {}, "no class would be unseen"),
         ("random", ("20%",), {"test_share": 1.0}, "a share of 1.0"),
@@ -174,7 +187,9 @@ def test_settings_that_cannot_work(kind: str, unseen: tuple[str, ...], more: dic
         ("random", ("9",), "10 classes have rows, of which 9 would be unseen"),
         ("list", NAMES[:9], "1 classes with rows would stay seen"),
         ("list", ("A",), "unseen class 'A' is not among the 10 classes; write it 'a'"),
-        ("list", ("zebra",), "'zebra' is not among the 10 classes; check how it is written"),
+        ("list", ("zebra",), "'zebra' is not among the 10 classes, and there is no such file; check how it is written"),
+        ("list", ("here/none.txt",), "'here/none.txt' is not among the 10 classes, and there is no such file"),
+        ("list", ("a,zebra",), "'zebra' is not among the 10 classes; check how it is written"),
     ],
 )
 def test_classes_that_are_not_there_or_too_few(kind: str, unseen: tuple[str, ...], sentence: str) -> None:

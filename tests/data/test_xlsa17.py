@@ -105,7 +105,7 @@ def small() -> tuple[Content, Content]:
     """Twelve pictures of four classes, classes 3 and 4 unseen: features (d=5, N=12), att (a=3, C=4), all counted from 1."""
     rng = np.random.default_rng(3)
     labels = np.repeat([1, 2, 3, 4], 3)[:, None]
-    pictures = {"features": rng.random((5, 12)), "labels": labels.astype(np.float64)}
+    pictures = {"features": rng.random((5, 12), np.float32).astype(np.float64), "labels": labels.astype(np.float64)}
     rows = {"trainval_loc": [1, 2, 4, 5], "test_seen_loc": [3, 6], "test_unseen_loc": [7, 8, 9, 10, 11, 12]}
     table: Content = {key: np.array(value, np.uint16)[:, None] for key, value in rows.items()}
     table |= {"att": rng.random((3, 4)), "original_att": rng.random((3, 4)) * 100}
@@ -118,6 +118,32 @@ def write(folder: Path, pictures: Content, table: Content, split_file: str = "at
     savemat(folder / "res101.mat", pictures)
     savemat(folder / split_file, table)
     return folder
+
+
+def test_digits_that_are_lost_are_told_once(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    pictures["features"][2, 7] = 0.1  # no number of float32
+    folder = write(tmp_path / "tiny", pictures, table)
+    with pytest.warns(
+        UserWarning, match=r"features in .*res101\.mat have more digits than float32 holds, and are rounded"
+    ) as told:
+        found = read_xlsa17(folder)
+    assert len(told) == 1
+    assert found.features[7, 2] == np.float32(0.1)
+
+
+def test_a_file_of_the_folder_chooses(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    folder = write(tmp_path / "tiny", pictures, table, "one_splits.mat")
+    table["trainval_loc"] = np.array([[1], [4]], np.uint16)
+    write(folder, pictures, table, "other_splits.mat")
+    with pytest.raises(DataError, match=r"several split files .* and none is att_splits.mat; give the path of the one to use"):
+        read_xlsa17(folder)
+    assert read_xlsa17(folder / "one_splits.mat").split().train.tolist() == [0, 1, 3, 4]
+    assert read_xlsa17(folder / "other_splits.mat").split().train.tolist() == [0, 3]
+    assert read_xlsa17(folder, "other_splits.mat").split().train.tolist() == [0, 3]
+    with pytest.raises(DataError, match="several split files"):
+        read_xlsa17(folder / "res101.mat")
 
 
 def test_a_small_benchmark_is_read_as_meant(tmp_path: Path, quick_reader: None) -> None:
@@ -310,10 +336,18 @@ def test_uint16_rows_in_a_set_too_large_for_them_are_refused(tmp_path: Path, qui
         read_xlsa17(folder)
 
 
+def test_a_number_that_is_none_is_not_blamed_on_the_split_file(tmp_path: Path, quick_reader: None) -> None:
+    pictures, table = small()
+    pictures["features"][1, 3] = np.nan
+    table["trainval_loc"] = table["trainval_loc"][:-1]  # one row unused, as in many public files
+    with pytest.raises(DataError, match=r"nan in row 3, column 1[^(]*$"):
+        read_xlsa17(write(tmp_path / "tiny", pictures, table))
+
+
 def test_files_of_two_sets_are_suspected(tmp_path: Path, quick_reader: None) -> None:
     """AWA1's split file beside AWA2's features: every number is in range, and nothing fits."""
     pictures, table = small()
-    pictures["features"] = np.random.default_rng(0).random((5, 14))
+    pictures["features"] = np.random.default_rng(0).random((5, 14), np.float32)
     pictures["labels"] = np.repeat([1, 2, 3, 4], [5, 3, 3, 3])[:, None]
     folder = write(tmp_path / "mixed", pictures, table)
     with pytest.raises(
@@ -325,8 +359,10 @@ def test_files_of_two_sets_are_suspected(tmp_path: Path, quick_reader: None) -> 
 def test_missing_files_and_folders(tmp_path: Path, quick_reader: None) -> None:
     pictures, table = small()
     folder = write(tmp_path / "tiny", pictures, table)
-    with pytest.raises(DataError, match=r"res101\.mat is not a folder; give the folder that holds"):
-        read_xlsa17(folder / "res101.mat")
+    (folder / "notes").touch()
+    with pytest.raises(DataError, match=r"notes is not a folder; give the folder that holds"):
+        read_xlsa17(folder / "notes")
+    (folder / "notes").unlink()
     (folder / "res101.mat").unlink()
     with pytest.raises(DataError, match=r"has no res101\.mat \(found att_splits\.mat\); put the feature file there"):
         open_dataset(str(folder))

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     features = (embeddings @ rng.normal(size=(4, 6)))[labels] + 0.5 * rng.normal(size=(80, 6))
     root = tmp_path_factory.mktemp("data") / "ucf101_i3d"
     root.mkdir()
-    savemat(root / "i3d.mat", {"features": features.T, "labels": labels[:, None] + 1})
+    savemat(root / "i3d.mat", {"features": features.T.astype(np.float32), "labels": labels[:, None] + 1})
     triples = rng.permutation(list(combinations(range(10), 3)))
     for name, held_out in zip(SPLITS, triples, strict=False):
         unseen = np.isin(labels, held_out)

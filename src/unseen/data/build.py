@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,10 @@ class Built:
 
     dataset: Dataset
     notes: tuple[str, ...]
+
+
+class UnknownLabels(DataError):
+    """Rows have labels that are no class."""
 
 
 def build_dataset(
@@ -53,7 +58,8 @@ def build_dataset(
         source, licence: of the pictures, for the data set's provenance.
 
     Raises:
-        DataError: a label is no class, too few classes have rows, or the data set would not be valid.
+        UnknownLabels: a label is no class.
+        DataError: too few classes have rows, or the data set would not be valid.
         SettingsError: the splits asked for cannot be understood or cannot work.
     """
     notes: list[str] = []
@@ -61,11 +67,13 @@ def build_dataset(
     features, paths = collection.features, collection.paths
     if (unknown := ids < 0).any():
         labels = list(dict.fromkeys(label for label, absent in zip(collection.labels, unknown, strict=True) if absent))
-        told = f"{unknown.sum()} rows have one of {len(labels)} labels that no class is named: {_listed(labels)}"
+        which = "a label" if len(labels) == 1 else f"one of {len(labels)} labels"
+        have = "1 row has" if unknown.sum() == 1 else f"{unknown.sum()} rows have"
+        told = f"{have} {which} that no class is named: {_listed(labels)}"
         if not drop_unknown:
             alike = written_otherwise(labels[0], classes.table.names)
             hint = f" ({labels[0][:60]!r} may be class {alike!r})" if alike else ""
-            raise DataError(f"{told}{hint}; describe these classes too, or leave their rows out with --drop-unknown")
+            raise UnknownLabels(f"{told}{hint}; describe these classes too, or leave their rows out")
         if unknown.all():
             raise DataError(f"{told}; no row would be left")
         notes.append(f"{told}; they are left out")
@@ -108,9 +116,35 @@ def build_dataset(
                 f"{len(shared)} test rows of split '{cut.name}' have the same features as a training row, so they test "
                 "memory; see which with `unseen data check`"
             )
-        if missing := len(np.setdiff1d(cut.seen, ids[cut.test_seen])):
+        if not len(cut.test_seen):
+            notes.append(
+                f"split '{cut.name}' holds out no row of a seen class, so no method can be scored on it, and `unseen train` "
+                f"refuses it; build with --test-share above 0, such as {TEST_SHARE}"
+            )
+        elif missing := len(np.setdiff1d(cut.seen, ids[cut.test_seen])):
             notes.append(f"{missing} seen classes of split '{cut.name}' have one row only, which trains; nothing tests them")
     return Built(dataset, tuple(notes))
+
+
+KINDS_OF_FOLDER = (
+    ("features.json", "features", "give it to --features"),
+    ("classes.json", "classes", "give it to --classes"),
+    ("dataset.json", "a whole data set", "what it lacks can be told by `unseen data check`"),
+    ("features.npy", "NumPy arrays", "Dataset.from_arrays makes a data set of them in Python"),
+)
+"""A file by which a folder is known, what it holds, and what to do with it instead."""
+
+
+def refuse_other_folders(features: Path, classes: Path) -> None:
+    """DataError where `features` or `classes` is a folder that holds something else, the other of the two perhaps."""
+    for path, wanted in ((features, "features"), (classes, "classes")):
+        try:
+            found = [(what, advice) for file, what, advice in KINDS_OF_FOLDER if (path / file).exists()]
+        except (OSError, ValueError):  # no name of a folder; the reader says so
+            continue
+        if found and wanted not in (what for what, _ in found):
+            what, advice = found[0]
+            raise DataError(f"{path} holds {what}, and --{wanted} takes {wanted}; {advice}")
 
 
 def join(labels: Sequence[str], table: ClassTable) -> Ids:

@@ -185,7 +185,8 @@ def _splits(arrays: Mapping[str, NDArray[Any]], names: tuple[str, ...], labels: 
         prefixes = {"": "split"} if "train" in arrays else {"split0.": "split0"} if "split0.train" in arrays else {}
     if not prefixes:
         raise DataError(
-            f"{path} has no split; add row numbers train, test_seen and test_unseen, or let `unseen data build` make a split"
+            f"{path} has no split; add row numbers train, test_seen and test_unseen, or let Dataset.from_arrays make a "
+            "split in Python"
         )
     by_group = arrays.get("by_group", np.zeros(len(prefixes), bool)).reshape(-1)
     splits: dict[str, Split] = {}

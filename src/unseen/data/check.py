@@ -15,7 +15,7 @@ from unseen.data.dataset import Dataset, Floats, Ids, Split
 from unseen.data.describe import FEW, Description, listed
 from unseen.data.duplicates import THRESHOLD, Duplicates, Pair, find_duplicates
 from unseen.data.known_splits import known_splits, recognise
-from unseen.data.signal import PERMUTATIONS, Signal, permutation_test
+from unseen.data.signal import FEWEST, PERMUTATIONS, Signal, check_permutations, permutation_test
 from unseen.errors import DataError, SettingsError
 
 CLOSEST = 3
@@ -128,7 +128,9 @@ class Check:
         if len(self.neighbours) > SHOWN_CLASSES:
             told.append(f"  … and {len(self.neighbours) - SHOWN_CLASSES} more unseen classes, less close; --json has all")
         told += ["", f"backbone: {self.backbone_told}", "", f"signal: {self.signal_told}", ""]
-        told += ["to act on:", *(f"  * {sentence}" for sentence in self.findings)] if self.findings else ["nothing to act on"]
+        untested = "" if self.signal else ", but whether the embeddings say anything was not tested"
+        told += ["to act on:", *(f"  * {sentence}" for sentence in self.findings)] if self.findings else []
+        told += [] if self.findings else [f"nothing to act on{untested}"]
         return told
 
 
@@ -149,7 +151,7 @@ def check_dataset(
     Args:
         split: the first one if not given.
         threshold: cosine from which rows are near duplicates; see `find_duplicates`.
-        permutations: of the embeddings among the classes; 0 leaves the test out.
+        permutations: of the embeddings among the classes, 19 or more; 0 leaves the test out.
         backbone_classes: a file of the backbone's training labels, one a line.
 
     Raises:
@@ -161,7 +163,9 @@ def check_dataset(
     if seed < 0:
         raise SettingsError(f"seed {seed} is negative; give a whole number from 0")
     if permutations < 0:
-        raise SettingsError(f"{permutations} permutations cannot be made; give a number from 0")
+        raise SettingsError(f"{permutations} permutations cannot be made; give {FEWEST} or more, or 0 for none")
+    if permutations:
+        check_permutations(permutations)
     chosen = dataset.split(split)
     description = Description.of(dataset, [chosen.name])
     duplicates = find_duplicates(dataset, chosen, threshold, seed)
@@ -177,7 +181,10 @@ def check_dataset(
         backbone_told=backbone_told,
         signal=signal,
         signal_told=signal_told,
-        findings=tuple(_findings(description, duplicates, backbone, signal)),
+        findings=(
+            *_findings(description, duplicates, backbone, signal),
+            *((f"{signal_told}: add seen classes or rows, or choose another split",) if permutations and not signal else ()),
+        ),
     )
 
 
@@ -255,7 +262,8 @@ def _signal(dataset: Dataset, split: str, permutations: int, seed: int) -> tuple
     try:
         signal = permutation_test(dataset, split, permutations, seed)
     except DataError as error:
-        return None, f"whether {what} carry signal cannot be told: {error}"
+        reason = str(error).partition("; use --protocol")[0]  # which is for training
+        return None, f"whether {what} carry signal cannot be told: {reason}"
     verdict = f"{what} carry signal" if signal.carries else f"{what} show no sign of signal"
     return signal, (
         f"{verdict}: {100 * signal.accuracy:.0f} % against {100 * signal.by_chance:.0f} % by chance "

@@ -16,7 +16,7 @@ from unseen.data.dataset import ClassTable
 from unseen.data.spreadsheets import SUFFIXES
 from unseen.data.validate import check_class_table
 from unseen.errors import DataError
-from unseen.storage import fingerprint, hash_of, read_arrays, replace_folder, write_arrays, write_json
+from unseen.storage import fingerprint, hash_of, read_arrays, read_json, replace_folder, write_arrays, write_json
 
 FORMAT = "unseen-classes"
 VERSION = 1
@@ -43,27 +43,27 @@ def save_classes(classes: Classes, folder: Path) -> None:
 
     Raises:
         DataError: the table is not valid (names, one embedding a class, finite, all different), or `folder` holds something
-            else.
+            else, other embeddings included; the same ones are written again.
         RunError: the disk refuses.
     """
     check_class_table(classes.table)
     check_place(folder)
     table = classes.table
-    texts = {"names": table.names, "descriptions": table.descriptions, "groups": table.groups}
+    texts = {"names": list(table.names), "descriptions": list(table.descriptions), "groups": list(table.groups)}
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        **texts,
+        "source": classes.source,
+        "encoder": dict(classes.encoder),
+        "sha256": {"embeddings": fingerprint(table.embeddings), "texts": hash_of(texts)},
+    }
+    if (folder / "classes.json").exists() and read_json(folder / "classes.json") != manifest:
+        raise DataError(f"{folder} holds other embeddings; choose another name or remove it, nothing was written")
 
     def fill(temporary: Path) -> None:
         write_arrays(temporary / "embeddings.safetensors", {"embeddings": table.embeddings})
-        write_json(
-            temporary / "classes.json",
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                **texts,
-                "source": classes.source,
-                "encoder": dict(classes.encoder),
-                "sha256": {"embeddings": fingerprint(table.embeddings), "texts": hash_of(texts)},
-            },
-        )
+        write_json(temporary / "classes.json", manifest)
 
     replace_folder(folder, fill)
 

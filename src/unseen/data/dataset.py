@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.errors import SettingsError
+from unseen.errors import DataError, SettingsError
 from unseen.storage import fingerprint, hash_of
 
 if TYPE_CHECKING:
@@ -394,14 +394,21 @@ class Dataset:
         """
         from unseen.data.opening import BUILT_IN, open_dataset
 
-        return open_dataset(f"./{path}" if str(path) in BUILT_IN else str(path))  # a path is no built-in name
+        if str(path) in BUILT_IN:  # a path is no built-in name
+            if not Path(path).exists():
+                raise DataError(
+                    f"there is no folder {str(path)!r} here; the built-in data set of that name is opened by "
+                    f"unseen.open_dataset({str(path)!r})"
+                )
+            path = f"./{path}"
+        return open_dataset(str(path))
 
     @staticmethod
     def from_xlsa17(path: Path | str, splits: str | None = None) -> Dataset:
         """Read a folder with `res101.mat` and `att_splits.mat`, MATLAB version 5 to 7.3; see `unseen.data.xlsa17`.
 
         Args:
-            path: the folder.
+            path: the folder, or the split file in it to use.
             splits: name of the split file, if it is another than `att_splits.mat`.
 
         Raises:
@@ -413,7 +420,10 @@ class Dataset:
         return read_xlsa17(Path(path).expanduser(), splits)
 
     def save(self, path: Path | str) -> None:
-        """Write a folder in the native format, whole or not at all; see `unseen.data.native`."""
+        """Write a folder in the native format, whole or not at all; see `unseen.data.native`.
+
+        An older data set of ours at `path` is replaced, and nothing else is.
+        """
         from unseen.data.native import save
 
         save(self, Path(path))

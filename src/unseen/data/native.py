@@ -8,7 +8,9 @@ are known, `paths`: the bytes of all of them, a zero byte between each two.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ def save(dataset: Dataset, folder: Path, largest_file: int = 2**40) -> None:
     """
     validate(dataset)
     _check_replaceable(folder)
+    arrays = _table(dataset)
 
     def fill(temporary: Path) -> None:
         rows = max(1, largest_file // dataset.features[:1].nbytes)
@@ -47,42 +50,67 @@ def save(dataset: Dataset, folder: Path, largest_file: int = 2**40) -> None:
         for start in range(0, len(dataset.features), rows):
             files.append(f"features-{len(files)}.safetensors" if rows < len(dataset.features) else "features.safetensors")
             stream_arrays(temporary / files[-1], {"features": dataset.features[start : start + rows]})
-        arrays: dict[str, NDArray[Any]] = {"labels": dataset.labels, "embeddings": dataset.classes.embeddings}
-        for position, split in enumerate(dataset.splits.values()):
-            arrays |= {f"split{position}.{part}": getattr(split, part) for part in SPLIT_ARRAYS}
         if dataset.pictures:
-            arrays["pictures.rows"] = dataset.pictures.rows
             (temporary / "pictures").write_bytes(dataset.pictures.sheet)
-        if dataset.paths:
-            arrays["paths"] = np.frombuffer("\0".join(dataset.paths).encode(errors="surrogateescape"), np.uint8)
         write_arrays(temporary / "table.safetensors", arrays)
-        write_json(
-            temporary / "dataset.json",
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "name": dataset.name,
-                "feature_files": files,
-                "classes": {
-                    "names": dataset.classes.names,
-                    "descriptions": dataset.classes.descriptions,
-                    "groups": dataset.classes.groups,
-                },
-                "splits": [{"name": s.name, "by_group": s.by_group} for s in dataset.splits.values()],
-                "provenance": vars(dataset.provenance),
-                "attributions": dataset.attributions,
-                "pictures": dataset.pictures
-                and {
-                    "media_type": dataset.pictures.media_type,
-                    "tile": dataset.pictures.tile,
-                    "columns": dataset.pictures.columns,
-                    "sha256": hashlib.sha256(dataset.pictures.sheet).hexdigest(),
-                },
-                "sha256": {"features": dataset.features_fingerprint} | {k: fingerprint(v) for k, v in arrays.items()},
-            },
-        )
+        write_json(temporary / "dataset.json", _manifest(dataset, arrays, files))
 
     replace_folder(folder, fill)
+
+
+def save_new(dataset: Dataset, folder: Path) -> None:
+    """`save`, except that a folder with another data set is left alone: what commands do, which may be typed twice.
+
+    Raises:
+        DataError: as `save`, or `folder` holds a data set that is not this one to the bit.
+        RunError: the disk refuses.
+    """
+    validate(dataset)
+    _check_replaceable(folder)
+    if (folder / "dataset.json").exists():
+        found = read_json(folder / "dataset.json")
+        this = json.loads(json.dumps(_manifest(dataset, _table(dataset), [])))  # tuples become lists, as in the file
+        if found | {"feature_files": []} != this:
+            raise DataError(f"{folder} holds another data set; choose another name or remove it, nothing was written")
+    save(dataset, folder)
+
+
+def _table(dataset: Dataset) -> dict[str, NDArray[Any]]:
+    """All arrays but the features."""
+    arrays: dict[str, NDArray[Any]] = {"labels": dataset.labels, "embeddings": dataset.classes.embeddings}
+    for position, split in enumerate(dataset.splits.values()):
+        arrays |= {f"split{position}.{part}": getattr(split, part) for part in SPLIT_ARRAYS}
+    if dataset.pictures:
+        arrays["pictures.rows"] = dataset.pictures.rows
+    if dataset.paths:
+        arrays["paths"] = np.frombuffer("\0".join(dataset.paths).encode(errors="surrogateescape"), np.uint8)
+    return arrays
+
+
+def _manifest(dataset: Dataset, arrays: Mapping[str, NDArray[Any]], feature_files: list[str]) -> dict[str, Any]:
+    """What `dataset.json` says."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": dataset.name,
+        "feature_files": feature_files,
+        "classes": {
+            "names": dataset.classes.names,
+            "descriptions": dataset.classes.descriptions,
+            "groups": dataset.classes.groups,
+        },
+        "splits": [{"name": s.name, "by_group": s.by_group} for s in dataset.splits.values()],
+        "provenance": vars(dataset.provenance),
+        "attributions": dataset.attributions,
+        "pictures": dataset.pictures
+        and {
+            "media_type": dataset.pictures.media_type,
+            "tile": dataset.pictures.tile,
+            "columns": dataset.pictures.columns,
+            "sha256": hashlib.sha256(dataset.pictures.sheet).hexdigest(),
+        },
+        "sha256": {"features": dataset.features_fingerprint} | {k: fingerprint(v) for k, v in arrays.items()},
+    }
 
 
 def _check_replaceable(folder: Path) -> None:

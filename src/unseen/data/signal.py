@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.data.dataset import Dataset, Ids
+from unseen.errors import SettingsError
 from unseen.evaluation.folds import Fold, cut_folds
 
 FOLDS = 3
@@ -23,6 +24,8 @@ MOST_ROWS = 20_000
 MOST_DIMENSIONS = 2048
 """Longer features are projected at random to so many dimensions, which keeps distances nearly and the time within bounds."""
 SIGNIFICANT = 0.05
+FEWEST = 19
+"""Permutations: p is at least 1 / (1 + permutations), so fewer cannot tell, whatever the embeddings say."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,11 @@ class Signal:
 def permutation_test(dataset: Dataset, split: str | None = None, permutations: int = PERMUTATIONS, seed: int = 0) -> Signal:
     """Test a split's training rows; no test row and no embedding of an unseen class is read.
 
-    Raises DataError when there are too few seen classes to cut folds from.
+    Raises:
+        DataError: there are too few seen classes to cut folds from.
+        SettingsError: there are too few permutations to tell anything.
     """
+    check_permutations(permutations)
     chosen = dataset.split(split)
     rows = _some_rows(dataset.labels[chosen.train], seed)
     thinner = replace(dataset, splits={chosen.name: replace(chosen, train=chosen.train[rows])})
@@ -68,6 +74,15 @@ def permutation_test(dataset: Dataset, split: str | None = None, permutations: i
     at_least = sum(value >= accuracy - 1e-12 for value in shuffled)
     by_chance = float(np.mean(shuffled)) if shuffled else float("nan")
     return Signal(accuracy, by_chance, (1 + at_least) / (1 + permutations), permutations, len(view.seen))
+
+
+def check_permutations(permutations: int) -> None:
+    """SettingsError for fewer than can tell anything."""
+    if permutations < FEWEST:
+        raise SettingsError(
+            f"{permutations} permutations are too few to tell anything, as p cannot fall below 1 in {permutations + 1}; give "
+            f"{FEWEST} or more"
+        )
 
 
 def _accuracy(folds: Sequence[_PreparedFold], embeddings: NDArray[np.float64]) -> float:

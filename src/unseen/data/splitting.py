@@ -172,9 +172,20 @@ def _check_settings(kind: str, unseen: Sequence[str], test_share: float, draws: 
         raise SettingsError(f"seed {seed} is negative; give a whole number from 0")
     if draws < 1 or stages < 1:
         raise SettingsError("there is at least one draw and one stage; give a number from 1")
+    if draws != 1 and kind in ("list", "rollout"):
+        raise SettingsError(f"--draws is for random and groups; leave it out with --split {kind}")
+    if stages != STAGES and kind != "rollout":
+        raise SettingsError(f"--stages is for rollout; leave it out with --split {kind}")
     if kind in ("random", "groups") and _wanted(unseen, count=1) is None:
+        text = " ".join(unseen)[:60]
+        if re.fullmatch(r"\s*-[\d.]+\s*%?\s*", text):
+            raise SettingsError(f"--unseen {text!r} is below 0; give a share such as 20% or a number of classes")
+        if re.fullmatch(r"\s*[\d.]+\s*%?\s*", text):
+            raise SettingsError(
+                f"--unseen {text!r} leaves no class seen; give a share below 100%, such as 20%, or a whole number of classes"
+            )
         raise SettingsError(
-            f"--unseen {' '.join(unseen)[:60]!r} is neither a share such as 20% nor a number of classes; "
+            f"--unseen {text!r} is neither a share such as 20% nor a number of classes; "
             "to name the unseen classes use --split list"
         )
     if kind == "list" and not unseen:
@@ -212,7 +223,8 @@ def _named(unseen: Sequence[str], classes: ClassTable) -> Ids:
             if joined_name(name) not in where:
                 alike = written_otherwise(name, where)
                 what_to_do = f"write it {alike!r}" if alike else "check how it is written"
-                raise DataError(f"unseen class {name[:60]!r} is not among the {len(classes)} classes; {what_to_do}")
+                nor_file = ", and there is no such file" if name == text and not alike else ""
+                raise DataError(f"unseen class {name[:60]!r} is not among the {len(classes)} classes{nor_file}; {what_to_do}")
             found[where[joined_name(name)]] = None
     return np.array(list(found), np.int64)
 

@@ -181,8 +181,9 @@ def _check_split(dataset: Dataset, split: Split) -> None:
     ):
         shared = np.intersect1d(index, second)
         if len(shared):
+            more = f" (and {len(shared) - 1} more)" if len(shared) > 1 else ""
             raise DataError(
-                f"row {int(shared[0])} (and {len(shared) - 1} more) is in both '{what}' and '{other}' of split "
+                f"row {int(shared[0])}{more} is in both '{what}' and '{other}' of split "
                 f"'{split.name}'; a row may be in one of them only"
             )
     for what, index, classes in (

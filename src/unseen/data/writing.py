@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 from unseen.data.dataset import Dataset
+from unseen.data.native import save_new
 from unseen.errors import DataError, SettingsError
 
 FORMATS = ("native", "xlsa17", "npz", "safetensors", "csv", "parquet")
@@ -18,7 +20,7 @@ def write_dataset(dataset: Dataset, path: Path | str, to: str | None = None, spl
     What the format has no place for is named in one warning; nothing is left out in silence.
 
     Args:
-        path: must not exist, except that an older data set in the native format is replaced by another one.
+        path: must not exist, except that it may hold this very data set in the native format.
         to: one of `FORMATS`; by default the suffix of `path` says it: `.npz`, `.safetensors`, `.csv` or `.parquet` (the last
             two are folders of tables), and without one of these it is the native format.
         split: the one split to write, by name; by default all are.
@@ -37,7 +39,7 @@ def write_dataset(dataset: Dataset, path: Path | str, to: str | None = None, spl
     if split is not None:
         dataset = _only(dataset, split)
     if format_ == "native":
-        dataset.save(path)
+        save_new(dataset, path)
         return f"{path}, a folder in unseen's own format"
     if path.exists() or path.is_symlink():
         raise DataError(f"{path} exists; choose another name or remove it, nothing was written")
@@ -72,6 +74,11 @@ def _format(path: Path, to: str | None) -> str:
         raise SettingsError(f"{path.name} ends with .{of_suffix}, and {to} was asked for; give another name, or no --to")
     if to is None and path.suffix == ".mat":
         raise SettingsError(f"{path.name} is one file, and the xlsa17 layout is a folder of two; give a folder and --to xlsa17")
+    if to is None and of_suffix is None and re.fullmatch(r"\.\w*[^\W\d]\w*", path.suffix):
+        raise SettingsError(
+            f"{path.name} ends with {path.suffix}, which no format has; give a name that ends with .npz, .safetensors, .csv or "
+            ".parquet, or with none of these; a folder of that name is written with --to native"
+        )
     return to or of_suffix or "native"
 
 

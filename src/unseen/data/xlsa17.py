@@ -17,6 +17,7 @@ Who knows what they are writes it into `provenance.json` beside the file, and re
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,16 @@ def read_xlsa17(folder: Path, splits: str | None = None, limits: Limits | None =
     """Read a folder with `res101.mat` (features (d, N), labels 1…C) and `att_splits.mat` (att (a, C), index arrays 1…N).
 
     Args:
-        folder: its name becomes the data set's name.
+        folder: its name becomes the data set's name. Or a file in it: which of several split files to use.
         splits: name of the split file; by default `att_splits.mat`, or the only other `*_splits.mat` (CUB's
             sentences come as `sent_splits.mat`).
         limits: what parsing each file may cost; see `unseen.data.matfile.Limits`.
 
     Returns:
-        Features (N, d) as float32, embeddings (C, a) as stored (most of these files hold unit vectors, CUB's sentences do
-        not: methods normalise), names from `allclasses_names` or, where a file has none (FLO), 'class 001' and so on. The one
-        split is named after its file and its fingerprint, since revisions of the "proposed splits" go about under one name.
+        Features (N, d) as float32, with a warning where digits are lost; embeddings (C, a) as stored (most of these files hold
+        unit vectors, CUB's sentences do not: methods normalise), names from `allclasses_names` or, where a file has none (FLO),
+        'class 001' and so on. The one split is named after its file and its fingerprint, since revisions of the "proposed
+        splits" go about under one name.
 
         The provenance says what `provenance.json` says, and in any case how long features and embeddings are.
 
@@ -59,7 +61,7 @@ def read_xlsa17(folder: Path, splits: str | None = None, limits: Limits | None =
     """
     folder = Path(folder)
     feature_file, split_file = _files(folder, splits)
-    told = told_of(folder / PROVENANCE_FILE)
+    told = told_of(feature_file.parent / PROVENANCE_FILE)
     table = read_mat(split_file, ("att", *INDEX_ARRAYS), ("allclasses_names",), limits)
     pictures = read_mat(feature_file, ("features", "labels"), (), limits)
     return _assemble(feature_file, pictures, split_file, table, told)
@@ -72,6 +74,8 @@ def find_split_files(folder: Path) -> list[str]:
 
 def _files(folder: Path, splits: str | None) -> tuple[Path, Path]:
     try:
+        if splits is None and folder.suffix == ".mat" and folder.is_file():
+            folder, splits = folder.parent, None if folder.name == FEATURE_FILE else folder.name
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder; give the folder that holds {FEATURE_FILE} and {SPLIT_FILE}")
         present = sorted(entry.name for entry in folder.iterdir())
@@ -142,12 +146,13 @@ def _assemble(
     try:
         return validate(dataset)
     except DataError as error:
+        fits = not np.intersect1d(split.seen, split.unseen).size and np.isin(labels[split.test_seen], split.seen).all()
         named = len(np.unique(np.concatenate([split.train, split.test_seen, split.test_unseen])))
         mixed = (
             f" ({split_file.name} names {named} of the {len(labels)} pictures in {feature_file.name}: check that the two files "
             "belong together)"
         )
-        raise DataError(f"{feature_file.parent}: {error}{mixed if named < len(labels) else ''}") from error
+        raise DataError(f"{feature_file.parent}: {error}{mixed if named < len(labels) and not fits else ''}") from error
 
 
 def rows_of(pictures: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[np.float32], Ids]:
@@ -191,7 +196,10 @@ def _features(stored: NDArray[Any], pictures: int, path: Path) -> NDArray[np.flo
             )
         raise DataError(f"features in {path} are {shape}, but there are {pictures} labels; give one column for every label")
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and the validator names its row
-        return np.ascontiguousarray(numbers.T, dtype=np.float32)
+        rounded = np.ascontiguousarray(numbers.T, dtype=np.float32)
+    if ((rounded != numbers.T) & np.isfinite(rounded)).any():
+        warnings.warn(f"features in {path} have more digits than float32 holds, and are rounded to it", stacklevel=2)
+    return rounded
 
 
 def _embeddings(stored: NDArray[Any], path: Path) -> Floats:

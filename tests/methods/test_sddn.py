@@ -900,7 +900,7 @@ def test_ablations_add_part_by_part(small_world: World) -> None:
     assert METHODS["sddn"].ablations is ABLATIONS
 
 
-@pytest.mark.parametrize(("classes", "d", "a", "steps"), [(40, 512, 300, 450), (200, 2048, 8, 800), (10**6, 8192, 5, 2000)])
+@pytest.mark.parametrize(("classes", "d", "a", "steps"), [(40, 512, 300, 450), (200, 2048, 8, 1600), (10**6, 8192, 5, 2000)])
 def test_defaults_follow_the_sizes_of_the_data(classes: int, d: int, a: int, steps: int) -> None:
     settings, recipe = default(classes, d, a)
     assert settings.hidden == (256 if d == 512 else 512)

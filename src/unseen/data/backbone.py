@@ -1,13 +1,11 @@
 """Names of the classes that a backbone was trained with: a class among them is not unseen for the features.
 
-No list is kept here. ImageNet-1k's names come with packages that people have for the backbones, and are read from their files
-without importing them; for any other backbone the user gives a file.
+Those of ImageNet-1k are kept beside this file (`tools/imagenet_classes.py` wrote them); for any other backbone the user gives a
+file.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +13,9 @@ from pathlib import Path
 
 from unseen.data.validate import comparable_name
 from unseen.storage import read_lines
+
+IMAGENET = Path(__file__).parent / "imagenet_classes.txt"
+"""One class a line, synonyms parted by commas; see NOTICE for WordNet's licence."""
 
 
 @dataclass(frozen=True)
@@ -43,49 +44,14 @@ def names_from(path: Path) -> BackboneNames:
     return _indexed(str(path), read_lines(path))
 
 
-def imagenet_names() -> BackboneNames | None:
-    """ImageNet-1k's names from timm, else from torchvision; None where neither is installed, or has them no longer."""
-    for package, read in (("timm", _of_timm), ("torchvision", _of_torchvision)):
-        folder = _folder_of(package)
-        if folder is None:
-            continue
-        try:
-            labels = read(folder)
-        except (OSError, ValueError, LookupError, SyntaxError):  # their files are theirs to move
-            continue
-        if labels:
-            return _indexed(f"ImageNet-1k, as {package} has it", labels)
-    return None
+def imagenet_names() -> BackboneNames:
+    """ImageNet-1k's classes, with synonyms."""
+    return _indexed("ImageNet-1k, as WordNet names its classes", IMAGENET.read_text(encoding="utf-8").splitlines())
 
 
 def saw_imagenet(feature_extractor: str) -> bool:
     """Whether a sentence about an encoder says ImageNet, or names what has always been trained on it first."""
     return re.search(r"imagenet|resnet|in1k|in21k|in22k", feature_extractor, re.IGNORECASE) is not None
-
-
-def _folder_of(package: str) -> Path | None:
-    try:
-        found = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return None
-    return Path(found.origin).parent if found is not None and found.origin else None
-
-
-def _of_timm(folder: Path) -> list[str]:
-    info = folder / "data" / "_info"
-    lines = (info / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
-    lemmas = dict(line.split("\t", 1) for line in lines if line.strip())
-    return [lemmas[synset] for synset in (info / "imagenet_synsets.txt").read_text(encoding="utf-8").split()]
-
-
-def _of_torchvision(folder: Path) -> list[str]:
-    tree = ast.parse((folder / "models" / "_meta.py").read_text(encoding="utf-8"))
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == "_IMAGENET_CATEGORIES" for target in statement.targets
-        ):
-            return [str(name) for name in ast.literal_eval(statement.value)]
-    return []
 
 
 def _indexed(source: str, labels: Sequence[str]) -> BackboneNames:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.data.backbone import BackboneNames, imagenet_names, names_from, saw_imagenet
+from unseen.data.backbone import imagenet_names, names_from, saw_imagenet
 from unseen.data.dataset import Dataset, Floats, Ids, Split
 from unseen.data.describe import FEW, Description, listed
 from unseen.data.duplicates import THRESHOLD, Duplicates, Pair, find_duplicates
@@ -234,7 +234,6 @@ def _findings(
 
 def _backbone(dataset: Dataset, split: Split, given: Path | None) -> tuple[tuple[tuple[str, str], ...] | None, str]:
     extractor = dataset.provenance.feature_extractor
-    names: BackboneNames | None
     if given is not None:
         names = names_from(given)
     elif not saw_imagenet(extractor):
@@ -244,12 +243,6 @@ def _backbone(dataset: Dataset, split: Split, given: Path | None) -> tuple[tuple
         )
     else:
         names = imagenet_names()
-    if names is None:
-        return None, (
-            "the features come from a network trained on ImageNet, whose class names no installed package has (timm and "
-            "torchvision do), so it cannot be told whether an unseen class was among them; give them with "
-            "--backbone-classes FILE"
-        )
     found = tuple(names.among([dataset.classes.names[i] for i in np.sort(split.unseen)]))
     shown = ": " + ", ".join(ours if ours == theirs else f"{ours} ({theirs})" for ours, theirs in found) if found else ""
     return found, f"{len(found)} of {len(split.unseen)} unseen classes are among its training labels ({names.source}){shown}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +22,9 @@ from unseen.data.dataset import ClassTable, Dataset, Ids, Provenance, Split
 from unseen.data.validate import check_class_table
 from unseen.encoders.embedding import SentenceEncoder, embed, encoder_named
 from unseen.errors import DataError, SettingsError
-from unseen.evaluation.protocol import Task
-from unseen.evaluation.selection import select_closed_form, select_recipe
+from unseen.evaluation.protocol import Task, Watch, chosen
 from unseen.fitted import Fitted
+from unseen.given import InputError, alike, as_array, as_input_error, as_labels, given_classes, in_one_sentence, listed
 from unseen.learned import Labels, Learned, learn
 from unseen.methods import ClosedForm
 from unseen.represented import PART
@@ -35,10 +34,6 @@ __all__ = ["InputError", "ZeroShotClassifier"]
 HELD_OUT_CLASSES = 0.2
 """Share of the classes with rows that plays the unseen ones where `blind` chooses: however many unseen classes there are,
 because these come and go."""
-
-
-class InputError(DataError, ValueError, TypeError):
-    """What was given cannot be learned from or classified; also what scikit-learn expects to be raised then."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +130,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             SettingsError: a name or a value that does not exist or cannot work.
             RunError: training went wrong.
         """
-        with _in_one_sentence():
-            X, y = validate_data(self, _array(X), _array(y), dtype=np.float32)
+        with in_one_sentence():
+            X, y = validate_data(self, as_array(X), as_array(y), dtype=np.float32)
             check_classification_targets(y)
             seen, ids = np.unique(y, return_inverse=True)
         if len(seen) < 2:
@@ -145,13 +140,13 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             labels, embeddings, encoder = seen, np.eye(len(seen)), None
         else:
             labels, embeddings, encoder = self._embedded(classes)
-            if (missing := np.setdiff1d(seen, labels) if _alike(seen, labels) else seen).size:
+            if (missing := np.setdiff1d(seen, labels) if alike(seen, labels) else seen).size:
                 raise InputError(f"y has label {str(missing[0])[:40]!r}, which is not among the classes given; add it to them")
             order = np.argsort(labels, kind="stable")
             labels, embeddings = labels[order], embeddings[order]
             ids = np.searchsorted(labels, seen)[ids]
         table = ClassTable(tuple(str(label) for label in labels), embeddings)
-        with _ours():
+        with as_input_error():
             check_class_table(table)
         random = self.random_state
         seed = int(random) if isinstance(random, int | np.integer) else int(check_random_state(random).randint(2**31))
@@ -192,7 +187,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise InputError(
                 f"class {str(label)[:40]!r} was trained on rows and removed, so it cannot come back without them; fit anew"
             )
-        with _ours():
+        with as_input_error():
             return self._become(state, learned.with_classes(labels, embeddings), "add")
 
     def update_classes(self, classes: Any) -> ZeroShotClassifier:
@@ -213,7 +208,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             )
         changed = state.learned.embeddings.copy()
         changed[ids] = embeddings
-        with _ours():
+        with as_input_error():
             check_class_table(ClassTable(state.learned.names, changed))
             return self._become(state, replace(state.learned, embeddings=changed), "update")
 
@@ -232,7 +227,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         given = [classes] if isinstance(classes, str | int | np.generic) else list(classes)
         if not given:
             raise InputError("no class is given to be removed; name one")
-        ids = self._known(_labels(given), state)
+        ids = self._known(as_labels(given), state)
         left = state.learned.without_classes(ids)
         if (left.trained & ~left.retired).sum() < 2:
             raise InputError("fewer than two classes with rows would be left, and the final classifier needs them; keep some")
@@ -253,8 +248,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises InputError: X is not like the rows of the fit, or a label is unknown.
         """
         state = self._refittable("learn examples of")
-        with _in_one_sentence():
-            X, y = validate_data(self, _array(X), _array(y), dtype=np.float32, reset=False)
+        with in_one_sentence():
+            X, y = validate_data(self, as_array(X), as_array(y), dtype=np.float32, reset=False)
         distinct, inverse = np.unique(y, return_inverse=True)
         ids = self._known(distinct, state)[inverse]
         return self._become(state, state.learned.with_examples(X, ids), "learn examples of")
@@ -406,44 +401,21 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                     f"method '{self.method}' trains on unlabelled rows of the classes to be recognised, which fit does not "
                     "take; choose another, or use `unseen train`"
                 )
-            return task if asked == "fixed" or task.selection else self._chosen(task)
+            return task if asked == "fixed" or task.selection else chosen(task, Watch(), HELD_OUT_CLASSES)
         if self.protocol == "auto" and not settings and self.preset is None:
             try:
-                return self._chosen(replace(task, protocol="blind"))
+                return chosen(replace(task, protocol="blind"), Watch(), HELD_OUT_CLASSES)
             except DataError:  # too few classes or rows for folds
                 return task
-        return task if asked == "fixed" or task.selection else self._chosen(task)
-
-    def _chosen(self, task: Task) -> Task:
-        view = task.dataset.training_view()
-        if isinstance(task.method, ClosedForm):
-            selection, solver, scaling, gamma = select_closed_form(
-                view, task.method, task.recipe.centred, task.seed, task.device, HELD_OUT_CLASSES
-            )
-            recipe = replace(task.recipe, scaling=scaling, gamma=gamma)
-            return replace(task, hyperparameters=solver, recipe=recipe, selection=selection, settings_from="folds")
-        with tempfile.TemporaryDirectory() as temporary:
-            selection, recipe = select_recipe(
-                view,
-                task.method,
-                task.hyperparameters,
-                task.recipe,
-                task.seed,
-                task.device,
-                folder=Path(temporary),
-                on_phase=lambda phase: None,
-                on_progress=lambda progress: None,
-                held_out=HELD_OUT_CLASSES,
-            )
-        return replace(task, recipe=recipe, selection=selection)
+        return task if asked == "fixed" or task.selection else chosen(task, Watch(), HELD_OUT_CLASSES)
 
     def _decisions(self, X: Any, state: State) -> Iterator[NDArray[np.float64]]:
         """Scores with γ, of some thousand rows at a time."""
-        X = _array(X)
+        X = as_array(X)
         count = X.shape[0] if getattr(X, "ndim", 0) == 2 else 0
         for start in range(0, max(1, count), PART):
             part = X if count <= PART else X.iloc[start : start + PART] if hasattr(X, "iloc") else X[start : start + PART]
-            with _in_one_sentence():
+            with in_one_sentence():
                 rows = validate_data(self, part, dtype=np.float32, reset=False)
             yield state.fitted.decide(rows)
 
@@ -454,7 +426,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         where = {label: k for k, label in enumerate(learned.classes.tolist()) if not learned.retired[k]}
         for label in labels.tolist():
             if label not in where:
-                raise InputError(f"there is no class {str(label)[:40]!r}; there are {_listed(learned.answered)}")
+                raise InputError(f"there is no class {str(label)[:40]!r}; there are {listed(learned.answered)}")
             if where[label] in ids:
                 raise InputError(f"class {str(label)[:40]!r} is given twice; give it once")
             ids.append(where[label])
@@ -468,7 +440,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Args:
             state: what they must fit to.
         """
-        labels, said = _given(classes)
+        labels, said = given_classes(classes)
         if not len(labels):
             raise InputError("no class is given; give at least one, by name")
         if state is not None and state.encoder is None:
@@ -476,7 +448,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 "the classifier was fitted without `classes`, so nothing says what a description or an embedding means to it; "
                 "fit it with classes=… first"
             )
-        if state is not None and not _alike(labels, state.learned.classes):
+        if state is not None and not alike(labels, state.learned.classes):
             raise InputError(
                 f"class {str(labels[0])[:40]!r} is a {type(labels.tolist()[0]).__name__}, but the labels are like "
                 f"{state.learned.classes.tolist()[0]!r}; give one of that kind"
@@ -499,7 +471,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 f"{state.learned.embeddings.shape[1]} numbers"
             )
         encoder = encoder_named(self.encoder) if isinstance(self.encoder, str) else self.encoder
-        with _ours():
+        with as_input_error():
             made = embed(dict(zip((str(label) for label in labels), said, strict=True)), encoder)
         about = {"name": made.encoder["name"], "fingerprint": made.encoder["fingerprint"]}
         if state is not None and state.encoder and about["fingerprint"] != state.encoder["fingerprint"]:
@@ -508,78 +480,6 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 "as `encoder`"
             )
         return labels, np.asarray(made.table.embeddings, np.float64), about
-
-
-def _given(classes: Any) -> tuple[Labels, NDArray[np.float64] | list[Any]]:
-    """Labels, and embeddings (C, a) or descriptions, of classes given in any of the ways of `fit`."""
-    if hasattr(classes, "columns") and hasattr(classes, "index"):
-        labels = list(classes.index)
-        numbers = classes.drop(columns=[c for c in ("description", "group") if c in classes.columns])
-        said: list[Any] = list(numbers.to_numpy() if numbers.shape[1] else classes.get("description", []))
-    elif isinstance(classes, Mapping):
-        labels, said = list(classes), list(classes.values())
-    elif isinstance(classes, tuple) and len(classes) == 2:
-        labels, said = list(classes[0]), list(_array(classes[1]))
-    else:
-        raise InputError(
-            f"classes are given as {type(classes).__name__}; give a mapping from label to description or embedding, a "
-            "DataFrame with the labels as its index, or a pair (labels, embeddings)"
-        )
-    if len(labels) != len(said):
-        raise InputError(f"there are {len(labels)} labels but {len(said)} embeddings or descriptions; give one a class")
-    if len(set(labels)) < len(labels):
-        twice = next(label for k, label in enumerate(labels) if label in labels[:k])
-        raise InputError(f"class {str(twice)[:40]!r} is given twice; give it once")
-    words = [_is_words(one) for one in said]
-    if labels and all(words):
-        return _labels(labels), said
-    if any(words):
-        raise InputError(
-            f"class {str(labels[words.index(True)])[:40]!r} has a description and {str(labels[words.index(False)])[:40]!r} an "
-            "embedding; give all of them one or the other"
-        )
-    rows: list[NDArray[np.float64]] = []
-    for label, one in zip(labels, said, strict=True):
-        try:
-            row = np.asarray(_array(one), np.float64)
-        except (TypeError, ValueError):
-            raise InputError(f"class {str(label)[:40]!r} has neither a description nor numbers; give it one of them") from None
-        if row.ndim != 1 or not row.size or (rows and row.shape != rows[0].shape):
-            wanted = f"{len(rows[0])} numbers, as the others have" if rows else "a row of numbers"
-            raise InputError(f"the embedding of class {str(label)[:40]!r} has shape {row.shape}; give it {wanted}")
-        rows.append(row)
-    return _labels(labels), np.array(rows)
-
-
-def _is_words(said: Any) -> bool:
-    return isinstance(said, str) or (
-        isinstance(said, Sequence) and len(said) > 0 and all(isinstance(sentence, str) for sentence in said)
-    )
-
-
-def _labels(labels: list[Any]) -> Labels:
-    """Labels as an array, all texts or all numbers."""
-    kinds = {"text" if isinstance(label, str) else "number" for label in labels}
-    if len(kinds) > 1 or not all(isinstance(label, str | int | float | np.number) for label in labels):
-        raise InputError(f"labels are texts, or numbers, and not both or something else; correct {str(labels[0])[:40]!r}")
-    return np.array(labels)
-
-
-def _alike(one: Labels, other: Labels) -> bool:
-    """Whether labels of both can be the same: texts, or numbers."""
-    return (one.dtype.kind in "UO") == (other.dtype.kind in "UO")
-
-
-def _array(given: Any) -> Any:
-    """A torch tensor as NumPy; all else as it is. Lists become arrays."""
-    if hasattr(given, "detach"):
-        given = given.detach().cpu()
-        return (given.float() if given.dtype == torch.bfloat16 else given).numpy()
-    return np.asarray(given) if isinstance(given, list | tuple) and not _ragged(given) else given
-
-
-def _ragged(given: Sequence[Any]) -> bool:
-    return len({np.shape(row) if not isinstance(row, list | tuple) else len(row) for row in given}) > 1
 
 
 def _device(name: str | None) -> torch.device:
@@ -592,30 +492,3 @@ def _device(name: str | None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device='cuda', but torch finds no GPU here; give cpu or None")
     return device
-
-
-def _listed(labels: Labels) -> str:
-    return ", ".join(str(label)[:40] for label in labels[:5]) + (", …" if len(labels) > 5 else "")
-
-
-@contextmanager
-def _in_one_sentence() -> Iterator[None]:
-    """scikit-learn's own complaints about X and y, as one line of ours."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, TypeError) as error:
-        first = str(error).partition("\nZeroShotClassifier does not accept missing values")[0]  # its advice is other estimators
-        raise InputError(" ".join(first.split()).removesuffix(".")) from error
-
-
-@contextmanager
-def _ours() -> Iterator[None]:
-    """What the library finds wrong with classes, as an InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except DataError as error:
-        raise InputError(str(error)) from error

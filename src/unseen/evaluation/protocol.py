@@ -144,10 +144,10 @@ def run(task: Task, watch: Watch | None = None) -> Outcome:
         raise DataError(f"split '{split.name}' has no test rows of seen or of unseen classes, so nothing can be measured on it")
     meter = Meter(watch.folder / COST_FILE if watch.folder else None)
     watch = _counting(watch, meter)
-    view = task.dataset.training_view(task.split)
     if task.protocol == "blind" and task.selection is None:
         with meter.phase("selection"):
-            task = _choose(task, view, watch)
+            task = chosen(task, watch)
+    view = task.dataset.training_view(task.split)
     if isinstance(task.method, ClosedForm):
         return _run_closed_form(task, view, meter, watch)
     if task.protocol == "paper":
@@ -188,14 +188,20 @@ def choose(task: Task, watch: Watch | None = None) -> tuple[Task, Meter]:
     watch = watch or Watch()
     meter = Meter(watch.folder / COST_FILE if watch.folder else None)
     with meter.phase("selection"):
-        return _choose(task, task.dataset.training_view(task.split), _counting(watch, meter)), meter
+        return chosen(task, _counting(watch, meter)), meter
 
 
-def _choose(task: Task, view: TrainingView, watch: Watch) -> Task:
+def chosen(task: Task, watch: Watch, held_out: float | None = None) -> Task:
+    """The task with what `blind` chooses for it, the cost not measured; see `choose`.
+
+    Args:
+        held_out: see `cut_folds`.
+    """
+    view = task.dataset.training_view(task.split)
     if isinstance(task.method, ClosedForm):
         watch.on_phase("choosing settings on folds")
         selection, solver, scaling, gamma = select_closed_form(
-            view, task.method, task.recipe.centred, task.seed, task.device, on_choice=watch.on_choice
+            view, task.method, task.recipe.centred, task.seed, task.device, held_out, on_choice=watch.on_choice
         )
         recipe = replace(task.recipe, scaling=scaling, gamma=gamma)
         return replace(task, hyperparameters=solver, recipe=recipe, selection=selection, settings_from="folds")
@@ -211,6 +217,7 @@ def _choose(task: Task, view: TrainingView, watch: Watch) -> Task:
             on_phase=watch.on_phase,
             on_progress=watch.on_progress,
             on_choice=watch.on_choice,
+            held_out=held_out,
         )
     return replace(task, recipe=recipe, selection=selection)
 

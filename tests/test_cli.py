@@ -22,6 +22,7 @@ from bench_folder import make_bench
 from rich.console import Console
 
 from unseen import ZeroShotClassifier, cli, runs
+from unseen.cli import saying
 from unseen.data import Dataset, open_dataset
 from unseen.inference import OnnxClassifier
 from unseen.methods import METHODS, Generative
@@ -624,14 +625,14 @@ def test_progress_tells_step_speed_time_left_and_losses_on_a_terminal_and_in_a_f
     toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_page: None
 ) -> None:
     words = ("train", toy_folder, "--protocol", "fixed", *QUICK, "--set", "steps=20")
-    monkeypatch.setattr(cli, "LINE_SECONDS", 0)
+    monkeypatch.setattr(saying, "LINE_SECONDS", 0)
     said = unseen(*words, "--out", tmp_path / "file")
     assert re.search(r"^step 10 of 20, [\d.]+ steps/s, \d+ s left; .*vae [\d.]+", said.err, re.MULTILINE)
     assert re.search(r"^step 20 of 20, [\d.]+ steps/s, 0 s left; ", said.err, re.MULTILINE)
     terminal = StringIO()
-    monkeypatch.setattr(cli, "messages", Console(file=terminal, force_terminal=True, width=200, color_system=None))
-    update = cli.Bar.update
-    monkeypatch.setattr(cli.Bar, "update", lambda *args, **fields: update(*args, refresh=True, **fields))  # at once
+    monkeypatch.setattr(saying, "messages", Console(file=terminal, force_terminal=True, width=200, color_system=None))
+    update = saying.Bar.update
+    monkeypatch.setattr(saying.Bar, "update", lambda *args, **fields: update(*args, refresh=True, **fields))  # at once
     said = unseen(*words, "--out", tmp_path / "terminal")
     assert said.err == ""
     shown = terminal.getvalue()

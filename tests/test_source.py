@@ -76,9 +76,7 @@ def test_the_search_finds_what_it_is_for(line: str) -> None:
 def public_names(tree: ast.Module) -> Iterator[str]:
     """Functions, classes, constants and methods that others are meant to use."""
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not (
-            isinstance(node, ast.FunctionDef) and node.decorator_list  # a command, called by its decorator
-        ):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
         if isinstance(node, ast.ClassDef):
             yield from (child.name for child in node.body if isinstance(child, ast.FunctionDef))

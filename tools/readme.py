@@ -19,7 +19,7 @@ README = ROOT / "README.md"
 
 def block(rows: list[dict[str, Any]]) -> str:
     """The README's section, from the rows that `unseen demo --json` printed."""
-    from unseen.cli import verdict
+    from unseen.cli.runs import verdict
 
     def percent(value: float) -> str:
         return f"{100 * value:.1f}"

@@ -201,7 +201,7 @@ def test_the_best_trial_becomes_a_preset_that_train_takes_without_choosing(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("chosen again")
 
-    monkeypatch.setattr(protocol, "_choose", never)
+    monkeypatch.setattr(protocol, "chosen", never)
     task = build_task(toy, "first", "tfvaegan", "blind", 5, {}, str(path))
     row = protocol.run(replace(task, threads=1)).row
     assert row["settings_from"] == "folds"

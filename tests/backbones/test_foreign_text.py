@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from unseen import DataError, SettingsError
 from unseen.encoders import embed
 from unseen.encoders.foreign_text import OpenClipTextEncoder, SentenceTransformerEncoder
+from unseen.encoders.pickles import no_pickles
+from unseen.storage import write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -110,7 +112,7 @@ def test_sentence_transformers_that_cannot_be_loaded_get_one_sentence(
         with pytest.raises(DataError, match=r"the sentence-transformers model .* cannot be loaded \(") as caught:
             embed({"owl": "hoots"}, f"st:{folder}")
         assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match=r"pytorch_model\.bin is no safetensors file, and nothing else is read out of a folder"):
+    with pytest.raises(DataError, match=r"cannot be loaded \(.*safetensors"):
         embed({"owl": "hoots"}, f"st:{pickled}")
     assert caplog.records == []
 
@@ -174,29 +176,39 @@ def test_weights_that_are_none_are_refused(clip_folder: Path, tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "anything.pth"])
-def test_pickled_weights_in_a_folder_of_open_clip_are_never_read(
-    name: str, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pickled_weights_in_a_folder_of_open_clip_are_never_read(name: str, clip_folder: Path, tmp_path: Path) -> None:
     """Also not beside a safetensors file that open_clip likes less."""
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickled file was opened"))
     folder = tmp_path / "pickled"
     folder.mkdir()
     shutil.copy(clip_folder / "open_clip_config.json", folder)
     shutil.copy(clip_folder / "open_clip_model.safetensors", folder / "model.safetensors")
     (folder / name).write_bytes(b"a program")
-    with pytest.raises(DataError, match=rf"{name} is no safetensors file, and nothing else is read out of a folder") as caught:
+    with pytest.raises(DataError, match=r"pickled has no open_clip_model\.safetensors; put the model's weights there"):
         embed({"owl": "hoots"}, f"open_clip:{folder}")
-    assert "\n" not in str(caught.value)
     shutil.copy(clip_folder / "open_clip_model.safetensors", folder)
     assert embed({"owl": "hoots"}, f"open_clip:{folder}").table.embeddings.shape == (1, 12)
 
 
 def test_a_pickled_module_of_a_sentence_transformer_is_never_read(sentence_model: Path, tmp_path: Path) -> None:
+    """A module other than the first, for which `use_safetensors` is not asked."""
     folder = shutil.copytree(sentence_model, tmp_path / "dense")
-    (folder / "openvino").mkdir()
-    (folder / "openvino" / "openvino_model.bin").write_bytes(b"of another kind, which nobody reads")
-    assert embed({"owl": "hoots"}, f"st:{folder}").table.embeddings.shape == (1, 16)
     (folder / "2_Dense").mkdir()
-    torch.save({}, folder / "2_Dense" / "pytorch_model.bin")
-    with pytest.raises(DataError, match=r"2_Dense/pytorch_model\.bin is no safetensors file, and nothing else is read"):
+    write_json(folder / "2_Dense" / "config.json", {"in_features": 16, "out_features": 2, "bias": True})
+    dense = {"linear.weight": torch.ones(2, 16), "linear.bias": torch.zeros(2)}
+    torch.save(dense, folder / "2_Dense" / "pytorch_model.bin")
+    modules = json.loads((folder / "modules.json").read_text())
+    kind = "sentence_transformers.models.Dense"
+    write_json(folder / "modules.json", [*modules, {"idx": len(modules), "name": "2", "path": "2_Dense", "type": kind}])
+    with pytest.raises(DataError, match=r"2_Dense/pytorch_model\.bin are pickled, and nothing but safetensors is read") as caught:
         embed({"owl": "hoots"}, f"st:{folder}")
+    assert "\n" not in str(caught.value)
+    save_file(dense, folder / "2_Dense" / "model.safetensors")
+    assert embed({"owl": "hoots"}, f"st:{folder}").table.embeddings.shape == (1, 2)
+
+
+def test_torch_loads_no_pickle_meanwhile_and_as_ever_afterwards(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
+    for module in (torch, torch.jit):
+        with pytest.raises(DataError, match=r"w\.pt are pickled, and nothing but safetensors is read"), no_pickles():
+            module.load(tmp_path / "w.pt")
+    assert torch.load(tmp_path / "w.pt", weights_only=True)["w"].sum() == 2

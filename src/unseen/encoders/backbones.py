@@ -1,8 +1,7 @@
 """Pictures to features by any image model of timm or image tower of open_clip, with the model's own preprocessing.
 
-Both are optional and need torchvision. Weights come from the library's hub or from a local safetensors file; a local file that
-is not safetensors is refused, as torch's own format can run what it says. Of what a hub publishes in that format alone, torch
-reads the tensors and nothing else (`weights_only`).
+Both are optional and need torchvision. Weights come from the library's hub or from a local file, and from safetensors alone:
+torch's own format can run what it says.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.encoders.images import ImageEncoder, opened_rgb, shown
+from unseen.encoders.pickles import no_pickles
 from unseen.encoders.text import one_thread
 from unseen.errors import DataError, MissingDependency, RunError, SettingsError
 from unseen.storage import fingerprint, hash_of
@@ -331,7 +331,10 @@ def _fitting(name: str, path: Path) -> Iterator[None]:
 @contextmanager
 def _hub(name: str) -> Iterator[None]:
     try:
-        yield
+        with no_pickles():
+            yield
+    except DataError:
+        raise
     except Exception as error:  # each hub's client has its own kinds
         cause = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise RunError(

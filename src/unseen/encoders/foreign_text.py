@@ -16,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.encoders.backbones import check_weights
+from unseen.encoders.pickles import no_pickles
 from unseen.encoders.text import one_thread
 from unseen.errors import DataError, MissingDependency, SettingsError
 from unseen.storage import fingerprint, hash_of
 
 CLIP_WEIGHTS = "open_clip_model.safetensors"
-"""What open_clip takes first of all that lies in a folder; it would take pickled files, too."""
+"""What open_clip takes first of all that lies in a folder."""
 
 
 class SentenceTransformerEncoder:
     """Turn texts into embeddings by any model of sentence-transformers, on the CPU, l2-normalised.
 
     Every text is encoded by itself and with one thread, so its bits depend on nothing but the text, the machine and the
-    versions. Weights are read from safetensors alone, but for small modules of a hub's model, of which torch reads the tensors
-    and nothing else; code that comes with a model is not run.
+    versions. Weights are read from safetensors alone, and code that comes with a model is not run.
 
     Args:
         model: a name on the hub, or a folder that sentence-transformers saved.
@@ -74,13 +74,12 @@ class SentenceTransformerEncoder:
     def _loaded(self) -> Any:
         library = _library("sentence_transformers", "sentence-transformers", "sentences")
         folder = Path(self.model).expanduser()
-        for pickled in folder.rglob("pytorch_model.bin") if folder.is_dir() else ():
-            if not (pickled.parent / "model.safetensors").exists():
-                raise _pickled(pickled)
         try:
             source = str(folder) if folder.is_dir() else self.model
-            with _quietly():
+            with _quietly(), no_pickles():
                 return library.SentenceTransformer(source, device="cpu", model_kwargs={"use_safetensors": True}).eval()
+        except DataError:
+            raise
         except Exception as error:  # of the library, the hub, the network, the disk
             raise DataError(
                 f"the sentence-transformers model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give its name on a "
@@ -143,11 +142,13 @@ class OpenClipTextEncoder:
         library = _library("open_clip", "open_clip_torch", "backbones")
         name, weights = self._checked(library)
         try:
-            with _quietly():
+            with _quietly(), no_pickles():
                 model = library.create_model(
                     name, pretrained=weights, precision="fp32", device="cpu", require_pretrained=True, weights_only=True
                 )
                 return model.eval(), library.get_tokenizer(name)
+        except DataError:
+            raise
         except Exception as error:  # of the library, the hub, the network, the disk
             raise DataError(
                 f"the open_clip model {self.model[:200]!r} cannot be loaded ({_cause(error)}); give weights that can be "
@@ -161,9 +162,6 @@ class OpenClipTextEncoder:
             if self.weights is not None:
                 raise SettingsError(f"the open_clip model {self.model[:200]!r} has weights of its own; leave out --weights")
             if folder.is_dir() and not (folder / CLIP_WEIGHTS).exists():
-                others = sorted(entry for entry in folder.iterdir() if entry.suffix in (".bin", ".pt", ".pth"))
-                if others:
-                    raise _pickled(others[0])
                 raise DataError(f"{str(folder)[:200]} has no {CLIP_WEIGHTS}; put the model's weights there under this name")
             return f"local-dir:{folder}" if folder.is_dir() else self.model, None
         name, _, tag = self.model.partition(":")
@@ -193,13 +191,6 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _pickled(file: Path) -> DataError:
-    return DataError(
-        f"{str(file)[:200]} is no safetensors file, and nothing else is read out of a folder, as it could hold a program; "
-        f"convert it to {CLIP_WEIGHTS if 'clip' in file.name else 'model.safetensors'} where you trust it"
-    )
 
 
 def _library(module: str, package: str, extra: str) -> ModuleType:

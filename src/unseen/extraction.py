@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +48,6 @@ from unseen.storage import (
     write_bytes,
     write_json,
 )
-
-if TYPE_CHECKING:
-    from unseen.experiments.engines import Call, Engine
-    from unseen.experiments.jobs import Job
 
 FORMAT = "unseen-extraction"
 VERSION = 1
@@ -404,32 +400,28 @@ def _encode_on_cluster(
     on_progress: Callable[[Speed], None],
     speed: Speed,
 ) -> None:
-    from unseen.experiments.bench import SIGHT_SECONDS
-    from unseen.experiments.engines import engine_named
+    from unseen.experiments.engines import engine_named, wait_to_see
 
     jobs = [
         PartsJob(choice, fingerprint, tuple(parts[start : start + JOB_PARTS]), threads)
         for start in range(0, len(parts), JOB_PARTS)
     ]
-    call = cast("Call", carry_out_parts)  # an engine looks at no more of a job than its description
-    engine: Engine = engine_named("ray", call, work.absolute(), cluster.workers, threads, cluster.address)
+    engine = engine_named("ray", carry_out_parts, work.absolute(), cluster.workers, threads, cluster.address)
     waiting, at_work = deque(jobs), 0
     try:
         while waiting or at_work:
             while waiting and at_work < engine.slots:
-                engine.submit(cast("Job", waiting.popleft()))
+                engine.submit(waiting.popleft())
                 at_work += 1
             if (done := engine.next_done()) is None:
                 continue
             at_work -= 1
             if done.lost:
                 raise RunError(f"{done.lost}; what is done is kept, and the same command goes on")
-            on_progress(speed.add(sum(len(part.places) for part in cast(Any, done.job).parts)))
+            on_progress(speed.add(sum(len(part.places) for part in done.job.parts)))
     finally:
         engine.close()
-    patience = time.monotonic() + SIGHT_SECONDS
-    while not all(part.file(work).exists() for part in parts) and time.monotonic() < patience:
-        time.sleep(1.0)
+    wait_to_see(lambda: all(part.file(work).exists() for part in parts))
 
 
 def _job(table: PictureTable, encoder: PictureEncoder, shard: Shard) -> dict[str, str]:

@@ -90,7 +90,7 @@ def at_work_on(node: Any, jobs: tuple[Job, ...], out: Path) -> int | None:
     return None
 
 
-def sentences(jobs: tuple[Job, ...], out: Path, engine: RayEngine) -> dict[str, str | None]:
+def sentences(jobs: tuple[Job, ...], out: Path, engine: RayEngine[Job]) -> dict[str, str | None]:
     """What each job came to."""
     ends = list(work_through(jobs, out, engine))
     assert len({end.job.id for end in ends}) == len(ends)

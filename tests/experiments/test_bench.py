@@ -33,7 +33,7 @@ class Pretend:
         self._queue.append(job)
         self.most = max(self.most, len(self._queue))
 
-    def next_done(self, seconds: float | None = None) -> Done:
+    def next_done(self, seconds: float | None = None) -> Done[Job]:
         job = self._queue.popleft()
         if self.lose and self.lose in str(job):
             return Done(job, "its process died 3 times")
@@ -109,7 +109,7 @@ def test_a_worker_that_dies_after_its_work_was_done_lost_nothing(quick_grid: Qui
     [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
 
     class Late(Pretend):
-        def next_done(self, seconds: float | None = None) -> Done:
+        def next_done(self, seconds: float | None = None) -> Done[Job]:
             return Done(super().next_done().job, "its process died 3 times")
 
     assert [end.sentence for end in work_through([job], bench_folder, Late(bench_folder))] == [None]
@@ -118,11 +118,11 @@ def test_a_worker_that_dies_after_its_work_was_done_lost_nothing(quick_grid: Qui
 def test_a_worker_that_leaves_nothing_is_a_failure(
     quick_grid: QuickGrid, bench_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unseen.experiments.bench.SIGHT_SECONDS", 0.0)
+    monkeypatch.setattr("unseen.experiments.engines.SIGHT_SECONDS", 0.0)
     [job] = expand(quick_grid("prototype", protocols=("fixed",)), "")
 
     class Idle(Pretend):
-        def next_done(self, seconds: float | None = None) -> Done:
+        def next_done(self, seconds: float | None = None) -> Done[Job]:
             return Done(self._queue.popleft())
 
     [end] = work_through([job], bench_folder, Idle(bench_folder))

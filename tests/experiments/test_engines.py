@@ -175,7 +175,7 @@ class Here:
         self._busy = not carry_out(job, self._out)
         self.begun.append(job)
 
-    def next_done(self, seconds: float | None = None) -> Done:
+    def next_done(self, seconds: float | None = None) -> Done[Job]:
         return Done(self.begun[-1], busy=self._busy)
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class Here:
         self.submitted += 1
         self.most = max(self.most, len(self._jobs))
 
-    def next_done(self) -> Done:
+    def next_done(self) -> Done[Job]:
         job = self._jobs.pop() if self._last_first else self._jobs.popleft()
         return Done(job, self._work(job, self._out))
 

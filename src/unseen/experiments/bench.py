@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.errors import DataError, RunError
-from unseen.experiments.engines import Done, Engine
+from unseen.experiments.engines import Done, Engine, wait_to_see
 from unseen.experiments.jobs import FAILURE, Job, failure, write_failure
 from unseen.runs import in_use
 from unseen.storage import read_json, write_json
@@ -18,9 +18,6 @@ FORMAT = "unseen-bench"
 VERSION = 1
 BUSY_SECONDS = 0.5
 """How often jobs that other processes are at are looked at."""
-SIGHT_SECONDS = 90.0
-"""How long another machine's file may take to be seen here: on a shared disk (NFS), what was not there is remembered for up to
-a minute."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def commands_of(out: Path) -> list[str]:
     return [str(command) for command in commands]
 
 
-def work_through(jobs: Sequence[Job], out: Path, engine: Engine) -> Iterator[Ended]:
+def work_through(jobs: Sequence[Job], out: Path, engine: Engine[Job]) -> Iterator[Ended]:
     """Carry out jobs that are not done yet, each as soon as what it needs is there; yields them as they end.
 
     Several processes that do this with the same `out`, on one machine or on many, share the work: each takes what no other is
@@ -151,7 +148,7 @@ def work_through(jobs: Sequence[Job], out: Path, engine: Engine) -> Iterator[End
         engine.close()
 
 
-def next_ended(engine: Engine, out: Path) -> Ended:
+def next_ended(engine: Engine[Job], out: Path) -> Ended:
     """Wait for a job to end. One that another process is at, such as a worker that was taken for lost, is submitted again."""
     while (done := engine.next_done()) is None or done.busy:
         if done is not None:
@@ -160,11 +157,10 @@ def next_ended(engine: Engine, out: Path) -> Ended:
     return _ended(done, out)
 
 
-def _ended(done: Done, out: Path) -> Ended:
+def _ended(done: Done[Job], out: Path) -> Ended:
     """What became of a job. One whose workers were lost has failed, unless its work was done by then."""
-    job, patience = done.job, time.monotonic() + SIGHT_SECONDS
-    while not (job.done(out) or done.lost or failure(job, out)) and time.monotonic() < patience:
-        time.sleep(BUSY_SECONDS)
+    job = done.job
+    wait_to_see(lambda: bool(job.done(out) or done.lost or failure(job, out)))
     if not job.done(out) and (done.lost or failure(job, out) is None):
         write_failure(job, out, done.lost or "its worker ended without a result")
     return Ended(job, failure(job, out))

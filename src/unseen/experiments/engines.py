@@ -16,22 +16,18 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from unseen.errors import MissingDependency, RunError, SettingsError, Stopped, UnseenError
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
-    from unseen.experiments.jobs import Job
-
-Call = Callable[["Job", Path], bool]
-"""What is done with a job; False where it was left alone, because another process is at it."""
 TRIES = 3
 """How often a job is given to a worker before its death is taken for the job's own fault."""
 GRACE_SECONDS = 30.0
@@ -42,10 +38,29 @@ KNOCK_SECONDS = 5.0
 """How long the machine of a Ray cluster may take to answer."""
 GPU_SHARE = 0.25
 """Of a GPU, for each job on a Ray cluster that was planned for one: networks over features do not fill a GPU."""
+LOOK_SECONDS = 0.5
+"""How often files that are not seen yet are looked for."""
+SIGHT_SECONDS = 90.0
+"""How long another machine's file may take to be seen here: on a shared disk (NFS), what was not there is remembered for up to
+a minute."""
+
+
+class Work(Protocol):
+    """All that an engine wants to know of a job."""
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """`device` is what it was planned for."""
+        ...
+
+
+W = TypeVar("W", bound=Work)
+Call = Callable[[W, Path], bool]
+"""What is done with a job; False where it was left alone, because another process is at it."""
 
 
 @dataclass(frozen=True)
-class Done:
+class Done(Generic[W]):
     """A job that came back.
 
     Args:
@@ -53,12 +68,12 @@ class Done:
         busy: it was left alone, because another process is at it.
     """
 
-    job: Job
+    job: W
     lost: str | None = None
     busy: bool = False
 
 
-class Engine(Protocol):
+class Engine(Protocol[W]):
     """Takes jobs and gives them back done, in any order."""
 
     @property
@@ -66,11 +81,11 @@ class Engine(Protocol):
         """Jobs that are worth having submitted at a time."""
         ...
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: W) -> None:
         """Begin a job as soon as a worker is free."""
         ...
 
-    def next_done(self, seconds: float | None = None) -> Done | None:
+    def next_done(self, seconds: float | None = None) -> Done[W] | None:
         """Wait for a job to end, at most so long; None where none has, and it is worth asking again."""
         ...
 
@@ -79,7 +94,7 @@ class Engine(Protocol):
         ...
 
 
-class LocalEngine:
+class LocalEngine(Generic[W]):
     """A fresh process for each job, a few at a time.
 
     The processes fork from a server that has torch loaded and has computed nothing, so they begin at once, and what one job had
@@ -90,19 +105,19 @@ class LocalEngine:
         workers: processes at a time.
     """
 
-    def __init__(self, call: Call, out: Path, workers: int) -> None:
+    def __init__(self, call: Call[W], out: Path, workers: int) -> None:
         self.slots = workers
         self._call, self._out = call, out
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["unseen.experiments.jobs"])
-        self._waiting: deque[tuple[Job, int]] = deque()
-        self._running: dict[int, tuple[ForkServerProcess, Job, int]] = {}
+        self._waiting: deque[tuple[W, int]] = deque()
+        self._running: dict[int, tuple[ForkServerProcess, W, int]] = {}
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: W) -> None:
         self._waiting.append((job, 1))
         self._begin()
 
-    def next_done(self, seconds: float | None = None) -> Done | None:
+    def next_done(self, seconds: float | None = None) -> Done[W] | None:
         self._begin()
         ended = wait([process.sentinel for process, _, _ in self._running.values()], seconds)
         for sentinel in [s for s in self._running if s in ended]:
@@ -135,7 +150,7 @@ class LocalEngine:
             self._running[process.sentinel] = process, job, tries
 
 
-def _work(call: Call, job: Job, out: Path) -> None:
+def _work(call: Call[W], job: W, out: Path) -> None:
     """What a worker process does."""
     threading.Thread(target=_go_with_parent, daemon=True).start()
     try:
@@ -160,7 +175,7 @@ def _cause(code: int | None) -> str:
     return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
 
-class RayEngine:
+class RayEngine(Generic[W]):
     """A Ray cluster: one that runs already, by its address, or one on this machine.
 
     All its machines must see `out` and the data under the same paths, and have the same versions installed. A fresh process for
@@ -178,7 +193,7 @@ class RayEngine:
         RunError: there is no cluster at this address.
     """
 
-    def __init__(self, call: Call, out: Path, address: str | None, workers: int, threads: int) -> None:
+    def __init__(self, call: Call[W], out: Path, address: str | None, workers: int, threads: int) -> None:
         try:
             import ray
         except ModuleNotFoundError as missing:
@@ -189,7 +204,7 @@ class RayEngine:
             _knock(address)
         self._ray: Any = ray
         self._out, self._threads = out.absolute(), threads
-        self._running: dict[Any, tuple[Job, int]] = {}
+        self._running: dict[Any, tuple[W, int]] = {}
         self._noted: set[float] = set()
         own = {"num_cpus": workers * threads, "include_dashboard": False, "object_store_memory": 100 * 2**20}
         with ExitStack() as to_undo:
@@ -215,10 +230,10 @@ class RayEngine:
         """Twice what the cluster can do at present: no machine waits for us, and a cluster that can grow is asked to."""
         return max(2, 2 * int(self._ray.cluster_resources().get("CPU", 0) // self._threads))
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: W) -> None:
         self._begin(job, 1)
 
-    def next_done(self, seconds: float | None = None) -> Done | None:
+    def next_done(self, seconds: float | None = None) -> Done[W] | None:
         ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
         for reference in ended:
             job, tries = self._running.pop(reference)
@@ -243,7 +258,7 @@ class RayEngine:
         self._running.clear()
         self._to_undo.close()
 
-    def _begin(self, job: Job, tries: int) -> None:
+    def _begin(self, job: W, tries: int) -> None:
         gpus = GPU_SHARE if job.description["device"] == "cuda" else 0.0
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(m.get("CPU", 0) >= self._threads and m.get("GPU", 0) >= gpus for m in machines) and gpus not in self._noted:
@@ -278,7 +293,7 @@ def _line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def engine_named(name: str, call: Call, out: Path, workers: int | None, threads: int, address: str | None) -> Engine:
+def engine_named(name: str, call: Call[W], out: Path, workers: int | None, threads: int, address: str | None) -> Engine[W]:
     """The engine that a user asked for.
 
     Args:
@@ -296,6 +311,13 @@ def engine_named(name: str, call: Call, out: Path, workers: int | None, threads:
     if name == "ray":
         return RayEngine(call, out, address, workers, threads)
     raise SettingsError(f"there is no engine '{name}'; there are local, ray")
+
+
+def wait_to_see(there: Callable[[], bool]) -> None:
+    """Wait until the files of jobs that came back are seen here, too, at most as long as a shared disk may take."""
+    patience = time.monotonic() + SIGHT_SECONDS
+    while not there() and time.monotonic() < patience:
+        time.sleep(LOOK_SECONDS)
 
 
 def workers_here(threads: int) -> int:

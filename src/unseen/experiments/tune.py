@@ -199,7 +199,7 @@ def _different(before: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in before.keys() | ours.keys() if before.get(key, ...) != ours.get(key, ...))
 
 
-def carry_on(tuning: Tuning, study: Study, out: Path, engine: Engine, trials: int, at_once: int) -> Iterator[Trial]:
+def carry_on(tuning: Tuning, study: Study, out: Path, engine: Engine[Job], trials: int, at_once: int) -> Iterator[Trial]:
     """Search until there are `trials`; yields them as they end, and keeps the best one's preset.
 
     On any interruption the engine is closed, which lets workers save what they have.

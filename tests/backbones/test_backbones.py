@@ -196,8 +196,8 @@ def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatc
 def test_what_a_hub_has_pickled_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """timm takes such a file where a hub has no safetensors."""
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "pytorch_model.bin")
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: torch.load(tmp_path / "pytorch_model.bin"))
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", None, raising=False)
+    fetched = tmp_path / "pytorch_model.bin"
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: torch.load(fetched))
     with pytest.raises(DataError, match=r"pytorch_model\.bin are pickled, and nothing but safetensors is read"):
         EncoderChoice("timm:test_resnet").build()
 

@@ -23,8 +23,8 @@ def no_pickles() -> Iterator[None]:
 
     def refuse(file: Any, *_: Any, **__: Any) -> NoReturn:
         raise DataError(
-            f"the weights {str(file)[:200]} are pickled, and nothing but safetensors is read, as they could hold a program; convert "
-            "them where you trust them: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
+            f"the weights {str(file)[:200]} are pickled, and nothing but safetensors is read, as they could hold a program; "
+            "where you trust them: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
         )
 
     with patch.object(torch, "load", refuse), patch.object(torch.jit, "load", refuse):

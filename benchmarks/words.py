@@ -1,4 +1,5 @@
-"""Pages whose words are written by hand and whose figures are not: benchmarks/words/NAME.md becomes docs/NAME.md.
+"""Pages whose words are written by hand and whose figures are not: benchmarks/words/NAME.md becomes docs/NAME.md, and
+benchmarks/words/readme.md the part of the README between its two marks.
 
 What stands in braces is replaced by what the stored rows say, protocol `blind` if no other is named:
 
@@ -7,6 +8,8 @@ What stands in braces is replaced by what the stored rows say, protocol `blind` 
     {grocery: dfca, flow alone - dfca}          difference of H on equal tasks, with interval and how often it is above 0
     {grocery paper: dfca}                       under the protocol `paper`
     {grocery ablated: dfca}                     over those tasks alone that all rows of DFCA's ablation have in common
+    {grocery: oracle (dfca)}                    of the same classifier with real rows of the unseen classes
+    {grocery: dfca with 30}                     with so many synthetic rows a class, of the runs that were asked for it
 
 A figure that nobody has measured yet reads "not measured yet".
 """
@@ -14,12 +17,13 @@ A figure that nobody has measured yet reads "not measured yet".
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unseen.experiments.aggregate import Estimate, Method, paired, summaries
 from unseen.experiments.diagnoses import diagnoses
-from unseen.experiments.results import FIGURES, Row
+from unseen.experiments.results import FIGURES, Row, read_oracles, read_rows
+from unseen.storage import read_json
 
 WORDS = Path(__file__).parent / "words"
 PLACE = re.compile(
@@ -28,10 +32,29 @@ PLACE = re.compile(
 MISSING = "not measured yet"
 
 
-def write_pages(rows: Sequence[Row], docs: Path) -> None:
-    """Every page of benchmarks/words, filled in."""
+MARKS = "<!-- results -->", "<!-- /results -->"
+
+
+def write_pages(folder: Path, docs: Path, readme: Path) -> None:
+    """Every page of benchmarks/words, filled in from a benchmark's folder."""
+    rows = [*read_rows(folder), *read_oracles(folder), *curves(folder)]
     for page in sorted(WORDS.glob("*.md")):
-        (docs / page.name).write_text(filled(page.read_text(), rows))
+        words = filled(page.read_text(), rows)
+        if page.name != "readme.md":
+            (docs / page.name).write_text(words)
+            continue
+        before, rest = readme.read_text().split(MARKS[0])
+        readme.write_text(f"{before}{MARKS[0]}\n{words}{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+def curves(folder: Path) -> Iterator[Row]:
+    """What runs would have been with other numbers of synthetic rows a class, as rows of methods called `NAME with NUMBER`."""
+    for row in read_rows(folder):
+        figures = folder / "tasks" / row["task"] / "figures.json"
+        if row["variant"] or not figures.exists():
+            continue
+        for point in read_json(figures).get("synthetic_counts") or ():
+            yield {**row, **{name: point.get(name) for name in FIGURES}, "method": f"{row['method']} with {point['per_class']}"}
 
 
 def filled(text: str, rows: Sequence[Row]) -> str:

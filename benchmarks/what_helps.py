@@ -30,6 +30,10 @@ DATA = ROOT / "runs" / "grocery"
 ROWS = ROOT / "benchmarks" / "results" / "what_helps.jsonl"
 DRAWS = range(3)
 WHOLE = ""
+SHARES = {"half of the seen classes": 0.5, "a quarter of the seen classes": 0.25}
+PICTURES = {"with one real picture": 1, "with two real pictures": 2, "with five real pictures": 5}
+DRAWN = {*SHARES, *PICTURES}
+"""What is drawn anew with each seed."""
 
 Score = Callable[[], float]
 
@@ -69,9 +73,9 @@ def scores(data: Dataset, split: str) -> Iterator[tuple[str, int, Score]]:
     yield WHOLE, 0, lambda: t1(whole(), everything)
     yield "names alone", 0, lambda: t1(fitted(view.seen, of_name_alone), everything)
     for draw in DRAWS:
-        for share, what in ((0.5, "half of the seen classes"), (0.25, "a quarter of the seen classes")):
+        for what, share in SHARES.items():
             yield what, draw, lambda share=share, draw=draw: some_seen(share, draw)
-        for count, what in ((1, "with one real picture"), (5, "with five real pictures")):
+        for what, count in PICTURES.items():
             yield what, draw, lambda count=count, draw=draw: with_pictures(count, draw)
 
 

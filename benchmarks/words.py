@@ -10,6 +10,7 @@ What stands in braces is replaced by what the stored rows say, protocol `blind` 
     {grocery ablated: dfca}                     over those tasks alone that all rows of DFCA's ablation have in common
     {grocery: oracle (dfca)}                    of the same classifier with real rows of the unseen classes
     {grocery: dfca with 30}                     with so many synthetic rows a class, of the runs that were asked for it
+    {helped: class-gaussian, names alone | T1}  what benchmarks/what_helps.py found
 
 A figure that nobody has measured yet reads "not measured yet".
 """
@@ -19,6 +20,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import what_helps
 
 from unseen.experiments.aggregate import Estimate, Method, paired, summaries
 from unseen.experiments.diagnoses import diagnoses
@@ -37,7 +40,7 @@ MARKS = "<!-- results -->", "<!-- /results -->"
 
 def write_pages(folder: Path, docs: Path, readme: Path) -> None:
     """Every page of benchmarks/words, filled in from a benchmark's folder."""
-    rows = [*read_rows(folder), *read_oracles(folder), *curves(folder)]
+    rows = [*read_rows(folder), *read_oracles(folder), *curves(folder), *helped()]
     for page in sorted(WORDS.glob("*.md")):
         words = filled(page.read_text(), rows)
         if page.name != "readme.md":
@@ -55,6 +58,15 @@ def curves(folder: Path) -> Iterator[Row]:
             continue
         for point in read_json(figures).get("synthetic_counts") or ():
             yield {**row, **{name: point.get(name) for name in FIGURES}, "method": f"{row['method']} with {point['per_class']}"}
+
+
+def helped() -> Iterator[Row]:
+    """The rows of what_helps.py, as those of a data set of their own. What knows no draw is the same in all three."""
+    none = {**dict.fromkeys(FIGURES), "seconds": 0.0, "peak_memory": None, "test_used_for_selection": False}
+    about = {"dataset": "helped", "features_hash": "", "embeddings_hash": "", "method": "class-gaussian", "protocol": "blind"}
+    for row in what_helps.read():
+        for draw in [row["seed"]] if row["variant"] in what_helps.DRAWN else what_helps.DRAWS:
+            yield {**none, **about, **row, "seed": draw}
 
 
 def filled(text: str, rows: Sequence[Row]) -> str:

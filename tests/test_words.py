@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,12 +12,9 @@ import pytest
 
 @pytest.fixture(scope="module")
 def words() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("words", Path(__file__).parents[1] / "benchmarks" / "words.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        return importlib.import_module("words")
 
 
 def row(method: str, split: str, h: float, variant: str = "", protocol: str = "blind", seed: int = 0) -> dict[str, Any]:
@@ -83,3 +80,15 @@ def test_a_difference_is_on_equal_tasks(words: ModuleType) -> None:
     """-25 points on one split, +12.5 on the other; the third split and the other protocol have no pair."""
     said = words.filled("{shop: flow, alone, or so - flow}", ROWS)
     assert said == "-6.2 (-25.0 to +12.5, above in 1 of 2 runs)"
+
+
+def test_what_would_help_is_compared_draw_by_draw(words: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what knows no draw the one row stands against each."""
+    rows = [("", 0, 0.5), ("names alone", 0, 0.25), *(("with one real picture", draw, 0.5 + draw / 8) for draw in range(3))]
+    stored = [{"split": "a", "split_hash": "of a", "variant": what, "seed": seed, "T1": t1} for what, seed, t1 in rows]
+    monkeypatch.setattr(words.what_helps, "read", lambda: stored)
+    place = "{{helped: class-gaussian, {} - class-gaussian | T1}}"
+    said = words.filled(place.format("with one real picture"), list(words.helped()))
+    assert said == "+12.5 (+0.0 to +25.0, above in 2 of 3 runs)"
+    assert words.filled(place.format("names alone"), list(words.helped())).endswith("above in 0 of 3 runs)")
+    assert words.filled("{helped: class-gaussian | T1}", list(words.helped())) == "50.0 (3 runs)"

@@ -224,25 +224,35 @@ def _is_number(cell: str) -> bool:
 
 def _read_parquet(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
     columns = parquet_columns(path)
-    lowered = [name.strip().casefold() for name in columns]
-    if required[0] not in lowered:
+    if required[0] not in (name.strip().casefold() for name in columns):
         shown = shown_text(", ".join(columns[:8]))[:200] or "nothing"
         raise DataError(f"{path} has no column {required[0]!r} (found {shown}); name one column so")
+    tables = list(parquet_tables(path, texts, dtype))
+    if not tables:
+        return Table({required[0]: []}, np.empty((0, 0), dtype))
+    found = {name: [text for table in tables for text in table.texts[name]] for name in tables[0].texts}
+    return Table(found, np.concatenate([table.numbers for table in tables]))
+
+
+def parquet_tables(path: Path, texts: Sequence[str], dtype: DTypeLike = np.float32) -> Iterator[Table]:
+    """Some rows of a parquet file at a time; see `read_table`, of which nothing is required here."""
+    lowered = [name.strip().casefold() for name in parquet_columns(path)]
     _check_columns(path, lowered)
     kept = {name: lowered.index(name) for name in texts if name in lowered}
-    numeric = [k for k in range(len(columns)) if k not in kept.values()]
-    found: dict[str, list[str]] = {name: [] for name in kept}
-    parts: list[NDArray[Any]] = []
+    numeric = [k for k in range(len(lowered)) if k not in kept.values()]
+    widths = set()
     for batch in parquet_batches(path):
+        found: dict[str, list[str]] = {}
         for name, k in kept.items():
             values = batch.column(k).to_pylist()
             if any(not isinstance(value, str | int) and value is not None for value in values):
                 raise DataError(f"column {name!r} of {path} holds something else than text; store strings")
-            found[name] += ["" if value is None else str(value) for value in values]
-        parts.append(_matrix(batch, numeric, path, dtype))
-    if len({part.shape[1] for part in parts}) > 1:
-        raise DataError(f"the lists in {path} have different lengths; make them one length")
-    return Table(found, np.concatenate(parts) if parts else np.empty((0, 0), dtype))
+            found[name] = ["" if value is None else str(value) for value in values]
+        numbers = _matrix(batch, numeric, path, dtype)
+        widths.add(numbers.shape[1])
+        if len(widths) > 1:
+            raise DataError(f"the lists in {path} have different lengths; make them one length")
+        yield Table(found, numbers)
 
 
 def _matrix(batch: Any, columns: Sequence[int], path: Path, dtype: DTypeLike) -> NDArray[Any]:

@@ -203,7 +203,7 @@ def _floats(rows: list[tuple[int, list[str]]], path: Path, columns: Sequence[str
     try:
         numbers = np.array([cells for _, cells in rows], dtype=np.float64)
     except ValueError as error:
-        line, k, cell = next((n, k, cell) for n, cells in rows for k, cell in enumerate(cells) if not _is_number(cell))
+        line, k, cell = next((n, k, cell) for n, cells in rows for k, cell in enumerate(cells) if not is_number(cell))
         comma = re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell)
         hint = "write a point, not a comma, before the fraction" if comma else "write a number, or leave the column out"
         said = "is empty" if not cell.strip() else f"is {cell[:40]!r}"
@@ -214,7 +214,8 @@ def _floats(rows: list[tuple[int, list[str]]], path: Path, columns: Sequence[str
         return numbers.astype(dtype)
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell holds a number, of any size, or what stands for none."""
     try:
         np.array([cell], dtype=np.float64)
     except ValueError:

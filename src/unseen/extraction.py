@@ -48,7 +48,8 @@ from unseen.storage import (
     write_json,
 )
 
-Batch, Done = TypeVar("Batch"), TypeVar("Done")
+Batch = TypeVar("Batch")
+Done = TypeVar("Done")
 
 FORMAT = "unseen-extraction"
 VERSION = 1

@@ -14,7 +14,7 @@ import warnings
 import typer
 
 import unseen
-from unseen.cli import benchmarks, data, runs
+from unseen.cli import benchmarks, data, models, runs
 from unseen.cli.saying import say
 from unseen.errors import SettingsError, Stopped, UnseenError
 
@@ -22,6 +22,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.command()(runs.train)
 app.command()(runs.evaluate)
 app.command()(runs.demo)
+app.command()(models.fit)
+app.command()(models.predict)
+app.command()(models.add)
+app.command()(models.forget)
 app.command()(benchmarks.bench)
 app.command()(benchmarks.tune)
 app.command()(benchmarks.ablate)

@@ -205,7 +205,11 @@ def test_a_row_is_answered_before_the_next_one_is_written(lines: tuple[str, ...]
 @pytest.mark.parametrize(
     ("name", "make", "said"),
     [
-        ("x.npy", lambda path: np.save(path, np.array(["a"] * 3)), "holds an array of <U1 and shape (1, 3), and the model takes"),
+        (
+            "x.npy",
+            lambda path: np.save(path, np.array(["a"] * 3)),
+            "holds an array of <U1 and shape (1, 3), and the model takes",
+        ),
         ("x.npy", lambda path: path.write_bytes(b"\x93NUMPY junk"), "is not a .npy file of numbers or texts"),
         ("x.npz", lambda path: write_npz(path, {"a": X, "b": X}), "holds a, b; give a file with one array of two dimensions"),
         ("x.npz", lambda path: write_npz(path, {"a": X, "id": np.arange(5)}), "has names of shape (5,) for 2 rows; give one"),

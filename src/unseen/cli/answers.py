@@ -51,17 +51,20 @@ def one_by_one(parts: Iterator[Answered], names: tuple[str, ...], top: int) -> I
     for part in parts:
         said = part.answers
         best = _best(said.scores, top)
-        probabilities = np.take_along_axis(said.probabilities, best, axis=1)
+        shares = np.round(np.take_along_axis(said.probabilities, best, axis=1), DIGITS).tolist()
+        listed = [[names[c] for c in row] for row in best.tolist()]
         yield [
             Answer(
                 input=name,
                 name=said.names[k],
-                confidence=round(float(said.confidence[k]), DIGITS),
-                never_seen=bool(said.never_seen[k]),
-                top=tuple((names[c], round(p, DIGITS)) for c, p in zip(best[k], probabilities[k].tolist(), strict=True)),
+                confidence=confidence,
+                never_seen=never_seen,
+                top=tuple(zip(listed[k], shares[k], strict=True)),
                 near={} if part.near is None else _near(part.near, k),
             )
-            for k, name in enumerate(part.inputs)
+            for k, (name, confidence, never_seen) in enumerate(
+                zip(part.inputs, np.round(said.confidence, DIGITS).tolist(), said.never_seen.tolist(), strict=True)
+            )
         ]
 
 
@@ -88,6 +91,7 @@ def _near(near: Neighbours, k: int) -> dict[str, tuple[tuple[str, float], ...]]:
 
 def as_json_lines(answers: Iterator[list[Answer]], top: int) -> Iterator[str]:
     """An object a line: input, class, confidence, never_seen, top, and near where it was asked for."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     for part in answers:
         for answer in part:
             told: dict[str, Any] = {
@@ -98,7 +102,7 @@ def as_json_lines(answers: Iterator[list[Answer]], top: int) -> Iterator[str]:
             }
             told |= {"top": answer.top} if top else {}
             told |= {"near": dict(answer.near)} if answer.near else {}
-            line = json.dumps(told, ensure_ascii=False)
+            line = encode(told)
             yield f"{line if line.isprintable() else json.dumps(told)}\n"
 
 

@@ -299,6 +299,13 @@ def test_a_file_is_written_whole_or_not_at_all(model: Path, tmp_path: Path) -> N
         (["MODEL", "ROWS", "--format", "xml"], 2, "there is no format 'xml'; there are table, jsonl, csv"),
         (["MODEL", "ROWS", "--top", "-1"], 2, "--top -1 lists nothing; give 0 or more"),
         (["MODEL", "ROWS", "--data", "emoji"], 2, "--data says where the data set of a run is, and this is none; leave it out"),
+        (["GRAPH", "ROWS", "--image-encoder", "x"], 2, "--image-encoder says how a classifier of `unseen fit` sees, and this"),
+        (["MODEL", "ROWS", "--image-encoder", "x"], 2, "there is no encoder 'x'; there are efficientnet-lite0, timm:NAME and"),
+        (
+            ["MODEL", "ROWS", "--image-encoder", "efficientnet-lite0"],
+            1,
+            "efficientnet-lite0 makes 1280 numbers of a picture",
+        ),
         (["MODEL", "ROWS", "--out", "ROWS/x"], 1, "cannot write ROWS/x: "),
     ],
 )

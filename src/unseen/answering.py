@@ -81,12 +81,13 @@ class Answered:
 # -------------------------------------------------------------------------------------------------------------- models
 
 
-def open_model(path: Path, risk: float | None = None, dataset: str | None = None) -> Model:
+def open_model(path: Path, risk: float | None = None, dataset: str | None = None, image_encoder: str | None = None) -> Model:
     """Open a model from the folder of a classifier or of a run, or from a `.onnx` file.
 
     Args:
         risk: share of wrong answers to keep to by not answering.
         dataset: of a run, if it has moved since.
+        image_encoder: of a classifier, if its features were made by another than the packaged one.
 
     Raises:
         DataError: it is none of these, or is damaged, or no confidence keeps to the risk.
@@ -101,6 +102,8 @@ def open_model(path: Path, risk: float | None = None, dataset: str | None = None
         raise DataError(f"{shown(str(path)[:200])} cannot be opened ({cause}); check the path") from error
     if dataset is not None and kind != "task.json":
         raise SettingsError("--data says where the data set of a run is, and this is none; leave it out")
+    if image_encoder is not None and kind != "model.json":
+        raise SettingsError("--image-encoder says how a classifier of `unseen fit` sees, and this is none; leave it out")
     if a_file:
         return _of_graph(path, risk)
     if not kind:
@@ -109,7 +112,7 @@ def open_model(path: Path, risk: float | None = None, dataset: str | None = None
             "`unseen export` wrote"
         )
     try:
-        return _of_classifier(path, risk) if kind == "model.json" else _of_run(path, risk, dataset)
+        return _of_classifier(path, risk, image_encoder) if kind == "model.json" else _of_run(path, risk, dataset)
     except ModuleNotFoundError as error:
         raise MissingDependency(
             f"a folder such as {shown(path)} needs the package '{error.name}'; where that is installed, `unseen export "
@@ -117,10 +120,10 @@ def open_model(path: Path, risk: float | None = None, dataset: str | None = None
         ) from error
 
 
-def _of_classifier(path: Path, risk: float | None) -> Model:
+def _of_classifier(path: Path, risk: float | None, image_encoder: str | None) -> Model:
     from unseen.classifier import ZeroShotClassifier
 
-    classifier = ZeroShotClassifier.load(path)
+    classifier = ZeroShotClassifier.load(path, image_encoder=image_encoder)
 
     def answers(x: NDArray[Any]) -> Answers:
         with _columns_by_place():

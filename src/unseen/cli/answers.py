@@ -139,8 +139,9 @@ def as_table(answers: Iterator[list[Answer]], top: int) -> Iterator[str]:
         cells += [f"{_cell(name, named)} {p:4.2f}" for name, p in answer.top[1 : top or 1]]
         yield f"{'  '.join(cells).rstrip()}\n"
         for kind, near in answer.near.items():
-            listed = ", ".join(f"{plain(name)} {distance:.2f}" for name, distance in near)
-            yield f"    nearest {kind}: {listed or 'none'}\n"
+            if near:
+                listed = ", ".join(f"{plain(name)} {distance:.2f}" for name, distance in near)
+                yield f"    nearest {kind}: {listed}\n"
 
 
 def plain(text: str) -> str:

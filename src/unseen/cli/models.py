@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from unseen.classifier import ZeroShotClassifier
     from unseen.data import ClassTable
 
+ImageEncoderName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="What made the features of pictures, if not efficientnet-lite0.")
+]
 ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `unseen fit` or `save` wrote.")]
 
+COMPARED = 8
+"""Classes of a data set whose embeddings are made again to see how they were made."""
 SAME = 1e-5
 """Embeddings that differ by less are made alike; machines differ in the last bits."""
 
@@ -45,6 +50,7 @@ def predict(
     risk: Annotated[float | None, typer.Option(help="Share of wrong answers to keep to by not answering.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what each resembles, too.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Written whole, or not at all; its ending says how.")] = None,
+    image_encoder: ImageEncoderName = None,
     dataset: Annotated[str | None, typer.Option("--data", metavar="DATASET", help="Of a run, if it has moved since.")] = None,
 ) -> None:
     """Say what rows of features or pictures show, one answer a line, as they come."""
@@ -57,7 +63,7 @@ def predict(
     if top < 0:
         raise SettingsError(f"--top {top} lists nothing; give 0 or more")
     form = form or _form(out)
-    opened = open_model(model, risk, dataset)
+    opened = open_model(model, risk, dataset, image_encoder)
     if form == "table" and not opened.calibrated:
         say(f"note: nothing was chosen on folds in {model}, so how sure it is is not calibrated", "yellow")
     top = min(top, len(opened.names))
@@ -111,6 +117,7 @@ def fit(
     split: Annotated[
         str | None, typer.Option(help="Learn from this split's training rows alone; from all if not given.")
     ] = None,
+    image_encoder: ImageEncoderName = None,
     threads: Annotated[int | None, typer.Option(help="Results depend on it in the last bits.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -129,7 +136,8 @@ def fit(
     table = data.classes if split is None else data.class_table(split)
     names = np.array(data.classes.names)
     words = _words(table, data.provenance.embedding_source)
-    pictures = data.provenance.feature_extractor.startswith(ImageEncoder.description)
+    if image_encoder is None and data.provenance.feature_extractor.startswith(ImageEncoder.description):
+        image_encoder = ImageEncoder.name
     say(f"training {method} on {len(rows)} rows of {len(np.unique(data.labels[rows]))} classes", "")
     begun = time.monotonic()
     classifier = ZeroShotClassifier(
@@ -137,13 +145,13 @@ def fit(
         protocol=protocol,
         settings=dict(pairs(settings or [])) or None,
         preset=preset,
-        image_encoder=ImageEncoder.name if pictures else None,
+        image_encoder=image_encoder,
         random_state=seed,
         threads=threads,
     )
     classifier.fit(data.features[rows], names[data.labels[rows]], classes=words or (list(table.names), table.embeddings))
     classifier.save(model)
-    takes = [f"rows of {classifier.n_features_in_} features", *(["pictures"] if pictures else [])]
+    takes = [f"rows of {classifier.n_features_in_} features", *(["pictures"] if image_encoder else [])]
     told = {
         "model": str(model),
         "method": method,
@@ -165,7 +173,7 @@ def fit(
 def _words(table: ClassTable, source: str) -> dict[str, list[str]] | None:
     """What is said of each class, where its embedding was made from that by the packaged encoder; else None.
 
-    The embeddings are then made anew, which lets classes be added that are described alike; if that gives others than the
+    All embeddings are then made anew, which lets classes be added that are described alike; if that gives some others than the
     data set has, a note says so.
     """
     import numpy as np
@@ -175,12 +183,13 @@ def _words(table: ClassTable, source: str) -> dict[str, list[str]] | None:
     if not table.descriptions or not source.startswith(TextEncoder.description):
         return None
     words = {name: said.splitlines() or [""] for name, said in zip(table.names, table.descriptions, strict=True)}
+    some = sorted({round(k) for k in np.linspace(0, len(table) - 1, COMPARED)})
     try:
-        made = embed(words).table.embeddings
+        made = embed({table.names[k]: words[table.names[k]] for k in some}).table.embeddings
     except MissingDependency as missing:
         say(f"note: classes cannot be added in words: {missing}", "yellow")
         return None
-    if not np.allclose(made, table.embeddings, rtol=0, atol=SAME):
+    if not np.allclose(made, table.embeddings[some], rtol=0, atol=SAME):
         say(
             'note: the class embeddings of the data set were made of other sentences than "{name}. {description}", so they are '
             "made anew of these; classes that are added will be, too",
@@ -202,6 +211,9 @@ def add(
     classes: Annotated[
         Path | None, typer.Option(metavar="TABLE", help="Several classes: CSV or parquet, or what `unseen embed` wrote.")
     ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of descriptions, if it is not minilm; as `unseen embed` takes it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a classifier know further classes, of which there is no example; nothing is trained again."""
@@ -209,7 +221,7 @@ def add(
         raise SettingsError("give a class by its name and what is known of it, or several by --classes TABLE")
     if classes is None and (description is None) == (embedding is None):
         raise SettingsError(f"give {name!r} a description, or an --embedding")
-    _change(model, lambda known: _added(known, name or "", description, embedding, classes), "added", as_json)
+    _change(model, lambda known: _added(known, name or "", description, embedding, classes), "added", as_json, encoder)
 
 
 def forget(
@@ -260,13 +272,15 @@ def _label(known: ZeroShotClassifier, name: str) -> Any:
         raise DataError(f"class {name[:40]!r} is no whole number, as the labels of this classifier are; give one") from None
 
 
-def _change(model: Path, change: Callable[[ZeroShotClassifier], list[str]], done: str, as_json: bool) -> None:
+def _change(
+    model: Path, change: Callable[[ZeroShotClassifier], list[str]], done: str, as_json: bool, encoder: str | None = None
+) -> None:
     """Load, change and save a classifier, and say what was done; nothing is changed where something is wrong."""
     from unseen.classifier import ZeroShotClassifier
 
     begun = time.monotonic()
     with _to_itself(model):
-        known = ZeroShotClassifier.load(model)
+        known = ZeroShotClassifier.load(model, encoder=encoder)
         names = change(known)
         known.save(model)
     seconds = time.monotonic() - begun

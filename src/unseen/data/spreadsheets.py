@@ -108,7 +108,8 @@ def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterato
         MissingDependency: pyarrow is not installed.
     """
     _, parquet = pyarrow_of(path)
-    with _damage_told(path), parquet.ParquetFile(path, memory_map=True) as file:
+    # Mapped, or read ahead, all of a file would be in memory in the end.
+    with _damage_told(path), parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         most = max(ALWAYS_UNPACKED, MOST_UNPACKED * path.stat().st_size)
         groups = (file.metadata.row_group(k) for k in range(file.metadata.num_row_groups))
         size = 8 * sum(group.column(k).num_values for group in groups for k in range(group.num_columns))

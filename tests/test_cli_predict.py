@@ -87,7 +87,8 @@ def test_a_graph_and_a_run_answer_like_a_folder(
     model: Path, graph: Path, rows: Path, toy: Dataset, toy_folder: Path, tmp_path: Path
 ) -> None:
     of_model, of_graph = objects(unseen("predict", model, rows)), objects(unseen("predict", graph, rows))
-    assert [each["class"] for each in of_model] == [each["class"] for each in of_graph]
+    for what in ("class", "never_seen"):
+        assert [each[what] for each in of_model] == [each[what] for each in of_graph]
     np.testing.assert_allclose([each["confidence"] for each in of_model], [each["confidence"] for each in of_graph], atol=1e-5)
     assert unseen("train", toy_folder, "--method", "class-gaussian", "--out", tmp_path / "run").code == 0
     of_run = objects(unseen("predict", tmp_path / "run", rows))

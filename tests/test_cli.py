@@ -10,8 +10,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +18,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from bench_folder import make_bench
+from commands import Said, unseen
 from rich.console import Console
 
-from unseen import ZeroShotClassifier, cli, runs
+from unseen import ZeroShotClassifier, runs
 from unseen.cli import saying
 from unseen.data import Dataset, open_dataset
 from unseen.inference import OnnxClassifier
@@ -34,43 +34,6 @@ QUICK = ("--set", "hidden=8", "--set", "batch_size=16", "--set", "steps=6", "--s
 FIGURES = ("T1", "U", "S", "H", "AUSUC", "H_without_gamma")
 RUN_FILES = ["history.jsonl", "per_class.csv", "report.html", "result.json", "task.json", "weights.safetensors"]
 GENERATIVE_FILES = sorted([*RUN_FILES, "oracle.json"])
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left: exit code, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The one JSON value that is all of standard output."""
-        assert self.code == 0, self.err
-        assert self.out.count("\n") == 1
-        return json.loads(self.out)
-
-    def refused(self, code: int) -> str:
-        """The one sentence of a refusal, on one line of standard error and nowhere else."""
-        lines = [line for line in self.err.splitlines() if not line.startswith(("training", "choosing", "synth", "solving"))]
-        assert (self.code, self.out, len(lines)) == (code, "", 1), self
-        assert "Traceback" not in self.err
-        assert lines[0].startswith("error: ")
-        return lines[0].removeprefix("error: ")
-
-
-def unseen(*words: object) -> Said:
-    """Type a command."""
-    out, err, code = StringIO(), StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["unseen", *map(str, words)])
-        patch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets it; this puts it back
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return Said(code, out.getvalue(), err.getvalue())
 
 
 def files(folder: Path) -> list[str]:
@@ -600,7 +563,7 @@ def test_data_convert_refuses_in_one_sentence(toy_folder: Path, tmp_path: Path) 
 def unseen_refused(source: Path, target: Path, code: int, *options: str) -> str:
     """The one sentence; what was found may be said before."""
     said = unseen("data", "convert", source, target, *options)
-    return replace(said, out="" if said.out.startswith("found ") or not said.out else said.out).refused(code)
+    return said._replace(out="" if said.out.startswith("found ") or not said.out else said.out).refused(code)
 
 
 def test_methods_is_an_array() -> None:

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Said, unseen
 
-from unseen import cli
 from unseen.data.class_file import load_classes
 
 
-def embed(*words: object) -> tuple[int, str, str]:
-    """Type the command; its exit code, standard output and standard error."""
-    out, err, code = StringIO(), StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["unseen", "embed", *map(str, words)])
-        patch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets it; this puts it back
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return code, out.getvalue(), err.getvalue()
+def embed(*words: object) -> Said:
+    """Type the command."""
+    return unseen("embed", *words)
 
 
 @pytest.fixture

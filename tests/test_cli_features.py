@@ -6,15 +6,12 @@ import json
 import re
 import shlex
 import sys
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import unseen
 
-from unseen import cli
 from unseen.data.collection import load_collection
 from unseen.data.pictures import list_pictures
 from unseen.encoders import ImageEncoder
@@ -23,19 +20,6 @@ Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not insta
 
 
 PAGES = Path(__file__).parents[1] / "docs" / "how-to"
-
-
-def unseen(*words: object) -> tuple[int, str, str]:
-    """Type a command: exit code, standard output, standard error."""
-    out, err, code = StringIO(), StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["unseen", *map(str, words)])
-        patch.setattr(warnings, "showwarning", warnings.showwarning)
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")

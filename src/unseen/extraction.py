@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,6 @@ from unseen.encoders.backbones import EncoderChoice, PictureEncoder
 from unseen.encoders.images import shown
 from unseen.encoders.text import one_thread
 from unseen.errors import DataError, RunError, SettingsError
-from unseen.runs import locked
 from unseen.storage import (
     csv_text,
     hash_of,
@@ -48,6 +47,9 @@ from unseen.storage import (
     write_bytes,
     write_json,
 )
+
+Batch = TypeVar("Batch")
+Done = TypeVar("Done")
 
 FORMAT = "unseen-extraction"
 VERSION = 1
@@ -196,9 +198,11 @@ def extract(
         RunError: `out` holds something else, or the disk refuses.
         SettingsError, MissingDependency: see `EncoderChoice.build`.
     """
+    from unseen.runs import locked
+
     if threads is not None and threads < 1:
         raise SettingsError("--threads must be 1 or more")
-    threads = threads or (_cores() if cluster is None else 1)
+    threads = threads or (cores() if cluster is None else 1)
     _check_named(out)
     _check_apart(source, out)
     table, encoder = list_pictures(source), choice.build()
@@ -287,7 +291,7 @@ def encode_parts(
     batches = [part.places[start : start + size] for part in parts for start in range(0, len(part.places), size)]
     with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("ignore")  # Pillow's, of every somewhat odd picture
-        done = _in_order(partial(_encode, encoder), batches, threads)
+        done = in_order(partial(_encode, encoder), batches, threads)
         for part in parts:
             features: list[NDArray[np.float32]] = []
             rows: list[int] = []
@@ -372,11 +376,9 @@ def _encode(encoder: PictureEncoder, places: Sequence[str]) -> _Encoded:
     return features[finite], whys, stamps
 
 
-def _in_order(
-    work: Callable[[tuple[str, ...]], _Encoded], batches: Sequence[tuple[str, ...]], threads: int
-) -> Iterator[_Encoded]:
+def in_order(work: Callable[[Batch], Done], batches: Iterable[Batch], threads: int) -> Iterator[Done]:
     """As `map`, a few at a time: while one batch is in the network, others are decoded."""
-    waiting: deque[Future[_Encoded]] = deque()
+    waiting: deque[Future[Done]] = deque()
     with ThreadPoolExecutor(threads, "pictures") as pool:
         try:
             for batch in batches:
@@ -548,7 +550,8 @@ def _cut(rows: range, size: int) -> list[range]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

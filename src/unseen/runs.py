@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from unseen.calibration import Calibration, HeldOutScores, calibrate
 from unseen.data.dataset import Dataset
+from unseen.data.opening import open_dataset
 from unseen.errors import DataError, RunError, SettingsError, UnseenError
 from unseen.evaluation.by_class import per_class
 from unseen.evaluation.cost import Meter
@@ -392,6 +393,15 @@ def open_run(folder: Path, dataset: Dataset) -> OpenedRun:
         if (folder / CALIBRATION).exists():
             calibration = Calibration.of(read_arrays(folder / CALIBRATION)[0])
         return OpenedRun(task, *_restore(task, arrays), calibration, arrays, stored)
+
+
+def data_of(folder: Path, dataset: str | None) -> Dataset:
+    """The data set that a run names, or this one; DataError where it is not there any more."""
+    source = dataset or read_description(folder)["source"]
+    try:
+        return open_dataset(source)
+    except DataError as error:
+        raise DataError(f"{error}; if the data set of {folder} has moved, name it by --data") from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import mmap
 import os
 import re
 import shutil
@@ -274,6 +275,15 @@ def blocks(array: NDArray[Any]) -> Iterator[memoryview]:
         part = np.ascontiguousarray(part.astype(part.dtype.newbyteorder("<"), copy=False))
         if part.size:
             yield part.reshape(-1).view(np.uint8).data
+            let_go(array)
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Forget what of a file was read into memory through this array, if it maps one to read it; it is read again when asked
+    for. A mapped file that is gone through once would else fill the memory that others could use."""
+    mapped = getattr(array, "_mmap", None)
+    if isinstance(mapped, mmap.mmap) and getattr(array, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def hash_of(value: object) -> str:

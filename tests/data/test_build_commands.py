@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Said, unseen
 
-from unseen import cli
 from unseen.data import ClassTable, Dataset
 from unseen.data.class_file import Classes, save_classes
 from unseen.data.collection import Collection, save_collection
-
-
-def typed(*words: object) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
-    out, err, code = StringIO(), StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["unseen", *map(str, words)])
-        patch.setattr(warnings, "showwarning", warnings.showwarning)
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture
@@ -49,13 +32,13 @@ def made(tmp_path: Path) -> Path:
 
 def test_what_is_no_data_set_yet_is_told_apart(made: Path) -> None:
     for name, what in (("FEATURES", "features alone"), ("EMBEDDINGS", "classes alone")):
-        code, out, err = typed("data", "check", made / name)
+        code, out, err = unseen("data", "check", made / name)
         assert (code, out) == (1, "")
         assert err == f"error: '{made / name}' holds {what}; `unseen data build` makes a data set of features and classes\n"
 
 
-def build(made: Path, *words: object) -> tuple[int, str, str]:
-    return typed(
+def build(made: Path, *words: object) -> Said:
+    return unseen(
         "data", "build", "--features", made / "FEATURES", "--classes", made / "EMBEDDINGS", "--out", made / "fruit", *words
     )
 
@@ -70,7 +53,7 @@ def test_build_then_check(made: Path) -> None:
     assert lines[-1] == f"data set: {made / 'fruit'}"
     data = Dataset.load(made / "fruit")
     assert data.provenance.source == "a market"
-    code, out, err = typed("data", "check", made / "fruit", "--permutations", "19", "--threshold", "0.999")
+    code, out, err = unseen("data", "check", made / "fruit", "--permutations", "19", "--threshold", "0.999")
     assert code == 0, err
     assert "your descriptions carry signal: " in out
     assert "(p = 0.05, 19 permutations" in out
@@ -84,7 +67,7 @@ def test_as_json(made: Path) -> None:
     built = json.loads(out)
     assert [(s["name"], s["seen"], s["unseen"]) for s in built["splits"]] == [("rollout0", 6, 4), ("rollout1", 6, 7)]
     assert len(built["notes"]) == 1
-    code, out, err = typed("data", "check", made / "fruit", "--split", "rollout1", "--permutations", "0", "--json")
+    code, out, err = unseen("data", "check", made / "fruit", "--split", "rollout1", "--permutations", "0", "--json")
     assert code == 0, err
     checked = json.loads(out)
     assert [s["name"] for s in checked["splits"]] == ["rollout1"]
@@ -104,18 +87,18 @@ def test_tables_instead_of_folders_and_named_classes(made: Path) -> None:
     (made / "features.csv").write_text("label,x,y\n" + "".join(f"c{i % 6},{i},{i * i % 7}\n" for i in range(36)))
     (made / "classes.csv").write_text("name,group,p,q\n" + "".join(f"c{i},g{i // 2},{i},{i * i}\n" for i in range(1, 6)))
     words = ("data", "build", "--features", made / "features.csv", "--classes", made / "classes.csv", "--out", made / "t")
-    code, out, err = typed(*words, "--split", "list", "--unseen", "c1,c2")
+    code, out, err = unseen(*words, "--split", "list", "--unseen", "c1,c2")
     assert (code, out) == (1, "")
     assert err == (
         "error: 6 rows have a label that no class is named: 'c0'; describe these classes too, or leave their rows "
         "out with --drop-unknown\n"
     )
     assert not (made / "t").exists()
-    code, out, err = typed(*words, "--split", "list", "--unseen", "c1,c2", "--drop-unknown", "--name", "own", "--json")
+    code, out, err = unseen(*words, "--split", "list", "--unseen", "c1,c2", "--drop-unknown", "--name", "own", "--json")
     assert code == 0, err
     assert json.loads(out)["name"] == "own"
     assert json.loads(out)["splits"][0]["unseen"] == 2
-    code, out, err = typed(*words, "--split", "groups", "--drop-unknown", "--json", "--unseen", "2", "--out", made / "g")
+    code, out, err = unseen(*words, "--split", "groups", "--drop-unknown", "--json", "--unseen", "2", "--out", made / "g")
     assert code == 0, err
     (split,) = json.loads(out)["splits"]
     assert split["by_group"]
@@ -142,7 +125,7 @@ def test_refusals_are_one_sentence_and_write_nothing(made: Path, words: tuple[st
 
 def test_folders_that_are_something_else_are_told_apart(made: Path) -> None:
     def refused(features: Path, classes: Path) -> str:
-        code, out, err = typed("data", "build", "--features", features, "--classes", classes, "--out", made / "x")
+        code, out, err = unseen("data", "build", "--features", features, "--classes", classes, "--out", made / "x")
         assert (code, out, err.count("\n")) == (1, "", 1)
         assert not (made / "x").exists()
         return err

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import unseen
 
-from unseen import cli
 from unseen.asking import build_task
 from unseen.data import Dataset
 from unseen.errors import DataError, Diverged, MissingDependency, RunError, SettingsError
@@ -500,26 +499,6 @@ def test_without_optuna_it_says_what_to_install(
 # ---------------------------------------------------------------------------------------------------------- the command
 
 
-Typed = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    """Types a command; gives exit code, standard output and standard error."""
-
-    def unseen(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["unseen", *map(str, words)])
-        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets it; this puts it back
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        return code, *capsys.readouterr()
-
-    return unseen
-
-
 def engine_of(work: Work) -> Callable[..., Here]:
     def engine_named(name: str, call: object, out: Path, *_: object) -> Here:
         return Here(work, out)
@@ -528,12 +507,12 @@ def engine_of(work: Work) -> Callable[..., Here]:
 
 
 def test_the_command_prints_the_best_beside_the_start_and_how_to_use_it(
-    toy_folder: Path, tmp_path: Path, at_once: Work, typed: Typed, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, tmp_path: Path, at_once: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "engine_named", engine_of(at_once))
     out, kept = tmp_path / "out", tmp_path / "my presets" / "best.json"
     words = ("tune", "tfvaegan", toy_folder, "--trials", 3, "--out", out, "--set", "hidden=8", "--save-preset", kept)
-    code, said, told = typed(*words)
+    code, said, told = unseen(*words)
     assert code == 0
     assert kept.read_bytes() == (out / "preset.json").read_bytes()
     assert [line.partition(",")[0] for line in told.splitlines()] == ["1 of 3", "2 of 3", "3 of 3"]
@@ -551,7 +530,7 @@ def test_the_command_prints_the_best_beside_the_start_and_how_to_use_it(
     [command] = [line.removeprefix("to use it: ") for line in said.splitlines() if line.startswith("to use it: ")]
     wanted = ["unseen", "train", str(toy_folder), "--method", "tfvaegan", "--split", "first", "--preset", str(kept)]
     assert shlex.split(command) == wanted
-    assert typed(*words, "--json")[1:] == (json_of(out, kept, command), "")  # nothing is missing; nothing else is said
+    assert unseen(*words, "--json")[1:] == (json_of(out, kept, command), "")  # nothing is missing; nothing else is said
 
 
 def json_of(out: Path, kept: Path, command: str) -> str:
@@ -564,32 +543,30 @@ def json_of(out: Path, kept: Path, command: str) -> str:
 
 
 def test_stopped_by_the_user_it_says_how_to_go_on(
-    toy_folder: Path, tmp_path: Path, at_once: Work, typed: Typed, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, tmp_path: Path, at_once: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(job: Job, out: Path) -> None:
         raise KeyboardInterrupt
 
     words = ("tune", "fvaegan", toy_folder, "--trials", 2, "--out", tmp_path / "out")
     monkeypatch.setattr(engines, "engine_named", engine_of(stopped))
-    assert typed(*words) == (
+    assert unseen(*words) == (
         130,
         "",
         f"stopped; what is done is kept; to go on, type: {shlex.join(['unseen', *map(str, words)])}\n",
     )
     monkeypatch.setattr(engines, "engine_named", engine_of(at_once))
-    code, said, _ = typed(*words, "--json")
+    code, said, _ = unseen(*words, "--json")
     assert code == 0
     assert [trial["trial"] for trial in json.loads(said)["trials"]] == [0, 1]
 
 
-def test_where_every_trial_failed_it_says_so(
-    toy_folder: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_every_trial_failed_it_says_so(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(job: Job, out: Path) -> None:
         write_failure(job, out, "it is nan", Diverged("it is nan"))
 
     monkeypatch.setattr(engines, "engine_named", engine_of(fails))
-    code, said, told = typed("tune", "tfvaegan", toy_folder, "--trials", 2, "--out", tmp_path / "out")
+    code, said, told = unseen("tune", "tfvaegan", toy_folder, "--trials", 2, "--out", tmp_path / "out")
     assert (code, said) == (1, "")
     assert told.splitlines()[-1] == "error: none of 2 trials succeeded; the first: it is nan"
 
@@ -612,11 +589,9 @@ def test_where_every_trial_failed_it_says_so(
         (("tfvaegan",), "Missing argument 'DATASET'."),
     ],
 )
-def test_what_is_typed_wrongly_is_one_sentence(
-    toy_folder: Path, tmp_path: Path, typed: Typed, words: tuple[str, ...], said: str
-) -> None:
+def test_what_is_typed_wrongly_is_one_sentence(toy_folder: Path, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     typed_words = [str(toy_folder) if word == "DATA" else word for word in words]
-    code, out, told = typed("tune", *typed_words, "--out", tmp_path / "out")
+    code, out, told = unseen("tune", *typed_words, "--out", tmp_path / "out")
     assert (code, out) == (2, "")
     assert told.startswith(f"error: {said}")
     assert told.count("\n") == 1

@@ -14,7 +14,7 @@ import warnings
 import typer
 
 import unseen
-from unseen.cli import benchmarks, data, runs
+from unseen.cli import benchmarks, data, models, runs
 from unseen.cli.saying import say
 from unseen.errors import SettingsError, Stopped, UnseenError
 
@@ -22,6 +22,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.command()(runs.train)
 app.command()(runs.evaluate)
 app.command()(runs.demo)
+app.command()(models.fit)
+app.command()(models.predict)
+app.command()(models.add)
+app.command()(models.forget)
 app.command()(benchmarks.bench)
 app.command()(benchmarks.tune)
 app.command()(benchmarks.ablate)
@@ -30,6 +34,8 @@ app.command()(runs.export)
 app.command(context_settings={"allow_interspersed_args": True})(data.features)
 app.command()(benchmarks.methods)
 app.command("embed")(data.embed_classes)
+
+STOPPED = 130
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
 data_app.command()(data.info)
@@ -44,7 +50,8 @@ def main() -> None:
     warnings.showwarning = _show_warning
     terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever it comes
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == STOPPED:
+            raise KeyboardInterrupt  # Typer catches it, and returns the code with which it would have left
         sys.stdout.flush()
     except typer.TyperException as error:  # wrongly typed
         if sentence := error.format_message():
@@ -54,7 +61,7 @@ def main() -> None:
         sys.exit(exit_.exit_code)
     except (KeyboardInterrupt, typer.Abort, Stopped) as stop:
         say(str(stop) or "stopped", "bold")
-        sys.exit(130)
+        sys.exit(STOPPED)
     except UnseenError as error:
         say(f"error: {error}", "bold red")
         sys.exit(2 if isinstance(error, SettingsError) else 1)

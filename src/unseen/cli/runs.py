@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,9 +17,6 @@ from rich.text import Text
 from unseen.cli.options import AsJson, DatasetName, Settings, command_line, file_name, pairs
 from unseen.cli.saying import say, watching
 from unseen.errors import DataError, MissingDependency, SettingsError, Stopped
-
-if TYPE_CHECKING:
-    from unseen.data import Dataset
 
 
 def train(
@@ -77,9 +74,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a finished run again from its weights; the data are found by path and checked by fingerprint."""
+    from unseen.runs import data_of
     from unseen.runs import evaluate as evaluate_run
 
-    data = _data_of(run, dataset)
+    data = data_of(run, dataset)
     outcome = evaluate_run(run, data)
     if as_json:
         print(json.dumps(outcome.row, ensure_ascii=False))
@@ -141,7 +139,7 @@ def export(
 
     from unseen.encoders.images import ImageEncoder
     from unseen.export import NORM, export_onnx, unscaled
-    from unseen.runs import open_run
+    from unseen.runs import data_of, open_run
 
     calibration = None
     if (run / "model.json").exists():
@@ -161,7 +159,7 @@ def export(
         fitted, method, calibration = state.fitted, state.learned.method, state.calibration
         rows = unscaled(fitted.scaler.features, state.learned.rows)
     else:
-        data = _data_of(run, dataset)
+        data = data_of(run, dataset)
         if pictures and not data.provenance.feature_extractor.startswith(ImageEncoder.description):
             raise SettingsError(
                 f"the features of data set '{data.name}' do not say that they come from {ImageEncoder.name} of this version, "
@@ -187,18 +185,6 @@ def export(
     shown = f"{parity.rows} rows" + (f" and {parity.pictures} pictures" if parity.pictures else "")
     print(f"compared with torch on {shown}: scores {parity.scores:.1e}, probabilities {parity.probabilities:.1e}")
     print(f"graph: {onnx}")
-
-
-def _data_of(run: Path, dataset: str | None) -> Dataset:
-    """The data set that a run names, or this one."""
-    from unseen.data import open_dataset
-    from unseen.runs import read_description
-
-    source = dataset or read_description(run)["source"]
-    try:
-        return open_dataset(source)
-    except DataError as error:
-        raise DataError(f"{error}; if the data set of {run} has moved, name it by --data") from error
 
 
 @contextmanager

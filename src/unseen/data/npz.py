@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from unseen.data.spreadsheets import shown_text
 from unseen.errors import DataError
-from unseen.storage import blocks, write_atomically
+from unseen.storage import blocks, let_go, write_atomically
 
 ALWAYS_UNPACKED = 2**28
 """Bytes that the compressed arrays of a file may always have together, however well they were compressed."""
@@ -139,6 +139,7 @@ def _mapped(
     checksum = 0
     for start in range(0, len(whole), 2**24):
         checksum = zlib.crc32(whole[start : start + 2**24].data, checksum)
+        let_go(whole)
     if checksum != entry.CRC:
         raise ValueError(f"the checksum of {entry.filename[:60]} differs")
     return whole[begin:].view(dtype).reshape(shape, order="F" if fortran else "C")

@@ -27,6 +27,7 @@ from unseen.storage import text_of_cell
 LONGEST_LABEL = 1_000
 LARGEST_CELL = 100_000
 """Characters of a cell of a CSV table."""
+HIDDEN = "is hidden"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,18 @@ def list_pictures(source: Path) -> PictureTable:
     return table
 
 
+def pictures_below(folder: Path) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
+    """All files below a folder, whatever their folders are called, and what was left out; hidden files count for nothing.
+
+    Paths are relative to the folder, in the order of their bytes. Raises DataError where the folder cannot be opened.
+    """
+    problems: list[Problem] = []
+    paths = sorted(_walk(folder, "", _folders_from(folder), problems), key=os.fsencode)
+    if problems and problems[0].path == "":
+        raise DataError(f"{shown(folder)} {problems[0].why}; check its permissions")
+    return tuple(paths), tuple(problem for problem in problems if problem.why != HIDDEN)
+
+
 def _of_folder(folder: Path) -> PictureTable:
     rows: list[tuple[str, str]] = []
     problems: list[Problem] = []
@@ -159,7 +172,7 @@ def _entries(root: Path, folder: str, problems: list[Problem]) -> list[tuple[str
     for name in names:
         path = os.path.join(folder, name)
         if name.startswith("."):
-            problems.append(Problem(path, "is hidden"))
+            problems.append(Problem(path, HIDDEN))
             continue
         try:
             about = os.stat(os.path.join(root, path))

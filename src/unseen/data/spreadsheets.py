@@ -108,7 +108,8 @@ def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterato
         MissingDependency: pyarrow is not installed.
     """
     _, parquet = pyarrow_of(path)
-    with _damage_told(path), parquet.ParquetFile(path, memory_map=True) as file:
+    # Mapped, or read ahead, all of a file would be in memory in the end.
+    with _damage_told(path), parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         most = max(ALWAYS_UNPACKED, MOST_UNPACKED * path.stat().st_size)
         groups = (file.metadata.row_group(k) for k in range(file.metadata.num_row_groups))
         size = 8 * sum(group.column(k).num_values for group in groups for k in range(group.num_columns))
@@ -203,7 +204,7 @@ def _floats(rows: list[tuple[int, list[str]]], path: Path, columns: Sequence[str
     try:
         numbers = np.array([cells for _, cells in rows], dtype=np.float64)
     except ValueError as error:
-        line, k, cell = next((n, k, cell) for n, cells in rows for k, cell in enumerate(cells) if not _is_number(cell))
+        line, k, cell = next((n, k, cell) for n, cells in rows for k, cell in enumerate(cells) if not is_number(cell))
         comma = re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell)
         hint = "write a point, not a comma, before the fraction" if comma else "write a number, or leave the column out"
         said = "is empty" if not cell.strip() else f"is {cell[:40]!r}"
@@ -214,7 +215,8 @@ def _floats(rows: list[tuple[int, list[str]]], path: Path, columns: Sequence[str
         return numbers.astype(dtype)
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell holds a number, of any size, or what stands for none."""
     try:
         np.array([cell], dtype=np.float64)
     except ValueError:
@@ -224,25 +226,35 @@ def _is_number(cell: str) -> bool:
 
 def _read_parquet(path: Path, texts: Sequence[str], required: Sequence[str], dtype: DTypeLike) -> Table:
     columns = parquet_columns(path)
-    lowered = [name.strip().casefold() for name in columns]
-    if required[0] not in lowered:
+    if required[0] not in (name.strip().casefold() for name in columns):
         shown = shown_text(", ".join(columns[:8]))[:200] or "nothing"
         raise DataError(f"{path} has no column {required[0]!r} (found {shown}); name one column so")
+    tables = list(parquet_tables(path, texts, dtype))
+    if not tables:
+        return Table({required[0]: []}, np.empty((0, 0), dtype))
+    found = {name: [text for table in tables for text in table.texts[name]] for name in tables[0].texts}
+    return Table(found, np.concatenate([table.numbers for table in tables]))
+
+
+def parquet_tables(path: Path, texts: Sequence[str], dtype: DTypeLike = np.float32) -> Iterator[Table]:
+    """Some rows of a parquet file at a time; see `read_table`, of which nothing is required here."""
+    lowered = [name.strip().casefold() for name in parquet_columns(path)]
     _check_columns(path, lowered)
     kept = {name: lowered.index(name) for name in texts if name in lowered}
-    numeric = [k for k in range(len(columns)) if k not in kept.values()]
-    found: dict[str, list[str]] = {name: [] for name in kept}
-    parts: list[NDArray[Any]] = []
+    numeric = [k for k in range(len(lowered)) if k not in kept.values()]
+    widths = set()
     for batch in parquet_batches(path):
+        found: dict[str, list[str]] = {}
         for name, k in kept.items():
             values = batch.column(k).to_pylist()
             if any(not isinstance(value, str | int) and value is not None for value in values):
                 raise DataError(f"column {name!r} of {path} holds something else than text; store strings")
-            found[name] += ["" if value is None else str(value) for value in values]
-        parts.append(_matrix(batch, numeric, path, dtype))
-    if len({part.shape[1] for part in parts}) > 1:
-        raise DataError(f"the lists in {path} have different lengths; make them one length")
-    return Table(found, np.concatenate(parts) if parts else np.empty((0, 0), dtype))
+            found[name] = ["" if value is None else str(value) for value in values]
+        numbers = _matrix(batch, numeric, path, dtype)
+        widths.add(numbers.shape[1])
+        if len(widths) > 1:
+            raise DataError(f"the lists in {path} have different lengths; make them one length")
+        yield Table(found, numbers)
 
 
 def _matrix(batch: Any, columns: Sequence[int], path: Path, dtype: DTypeLike) -> NDArray[Any]:

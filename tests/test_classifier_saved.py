@@ -191,7 +191,10 @@ def test_a_folder_that_is_no_model_is_refused(model: Path, tmp_path: Path) -> No
     refused(tmp_path / "empty", "does not exist")
     (tmp_path / "empty" / "model.json").write_text('{"format": "another"}')
     refused(tmp_path / "empty", "does not describe what unseen writes")
-    refused(changed(model, tmp_path / "new", lambda entry, _: entry.update(version=2)), "version 2 .* reads version 1")
+    newer = changed(model, tmp_path / "new", lambda entry, _: entry.update(version=3))
+    refused(newer, "version 3 .* reads version 2; update unseen")
+    older = changed(model, tmp_path / "old", lambda entry, _: entry.update(version=1))
+    refused(older, "version 1 .* reads version 2; make it again with this program")
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])

@@ -11,7 +11,8 @@ margins, and so is the temperature. What is found here is multiplied by the spre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class Calibration:
         """Expected calibration error of the confidences."""
         return expected_calibration_error(self.confidence, self.right, self.weights)
 
-    @property
+    @cached_property
     def flag_threshold(self) -> float:
         """The probability of all unseen classes above which a row is said to be of a class never seen."""
         return choose_flag_threshold(self.unseen_mass, self.of_unseen, self.weights)
@@ -348,14 +349,18 @@ class Neighbours:
     """What lies nearest to each of n rows, nearest first.
 
     Args:
-        seen, unseen: (n, k) class ids: whose real mean, and whose synthetic prototype, it is.
+        seen, unseen: (n, k) class ids, or labels: whose real mean, and whose synthetic prototype, it is.
         seen_distances, unseen_distances: (n, k) Euclidean, in represented space.
     """
 
-    seen: Ids
+    seen: NDArray[Any]
     seen_distances: Array
-    unseen: Ids
+    unseen: NDArray[Any]
     unseen_distances: Array
+
+    def labelled(self, labels: NDArray[Any]) -> Neighbours:
+        """The same with labels (C,) in place of ids."""
+        return replace(self, seen=labels[self.seen], unseen=labels[self.unseen])
 
 
 def explain(rows: NDArray[np.floating], prototypes: NDArray[np.floating], seen: Mask, count: int = 3) -> Neighbours:

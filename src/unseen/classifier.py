@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,44 +18,29 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 from threadpoolctl import threadpool_limits
 
 from unseen.asking import build_task
-from unseen.data.dataset import ClassTable, Dataset, Ids, Provenance, Split
+from unseen.calibration import Calibration, HeldOutScores, Neighbours, calibrate
+from unseen.data.dataset import ClassTable, Dataset, Provenance, Split
 from unseen.data.validate import check_class_table
-from unseen.encoders.embedding import SentenceEncoder, embed, encoder_named
+from unseen.encoders.embedding import SentenceEncoder
+from unseen.encoders.images import ImageEncoder
 from unseen.errors import DataError, SettingsError
-from unseen.evaluation.protocol import Task, Watch, chosen
+from unseen.evaluation.protocol import Task, Watch, chosen, is_transductive
 from unseen.fitted import Fitted
-from unseen.given import InputError, alike, as_array, as_input_error, as_labels, given_classes, in_one_sentence, listed
+from unseen.given import InputError, alike, as_array, as_input_error, as_labels, embedded, in_one_sentence
+from unseen.inference import Answers
 from unseen.learned import Labels, Learned, learn
 from unseen.methods import ClosedForm
 from unseen.represented import PART
+from unseen.state import State
+
+if TYPE_CHECKING:
+    from unseen.encoders.backbones import PictureEncoder
 
 __all__ = ["InputError", "ZeroShotClassifier"]
 
 HELD_OUT_CLASSES = 0.2
 """Share of the classes with rows that plays the unseen ones where `blind` chooses: however many unseen classes there are,
 because these come and go."""
-
-
-@dataclass(frozen=True)
-class State:
-    """All that `fit` found, replaced as one value, so that a prediction never sees half of a change.
-
-    Args:
-        classes: (C,) labels, sorted: the columns of the scores.
-        fitted: what scores rows.
-        learned: what further classes are learned from.
-        settings_from: where the settings come from, as a result row says it.
-        protocol: `blind` or `fixed`.
-        encoder: name and fingerprint of the encoder that embedded descriptions; empty where embeddings were given, and None
-            where nothing was, so that classes are one-hot.
-    """
-
-    classes: Labels
-    fitted: Fitted
-    learned: Learned
-    settings_from: str
-    protocol: str
-    encoder: Mapping[str, str] | None
 
 
 class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -75,6 +60,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         settings: hyper-parameters and parts of the recipe by name, as `unseen train --set` takes them.
         preset: the name of one of the method's presets, or the path of a file that `--save-preset` wrote.
         encoder: of descriptions: what `unseen embed --encoder` takes, or an object with `encode`.
+        image_encoder: the name of the encoder that made the features of pictures, as `unseen features --encoder` takes it; it
+            says how pictures become rows where they are to be answered, and `fit` has no use for it.
         random_state: the same integer gives the same classifier, to the bit on one machine. None draws one.
         device: `cpu` or `cuda`; None takes a GPU where there is one.
         threads: of the processor while fitting; None leaves them. The last bits of a result depend on it.
@@ -97,6 +84,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         settings: Mapping[str, Any] | None = None,
         preset: str | None = None,
         encoder: str | SentenceEncoder = "minilm",
+        image_encoder: str | None = None,
         random_state: Any = 0,
         device: str | None = None,
         threads: int | None = None,
@@ -106,6 +94,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.settings = settings
         self.preset = preset
         self.encoder = encoder
+        self.image_encoder = image_encoder
         self.random_state = random_state
         self.device = device
         self.threads = threads
@@ -139,7 +128,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if classes is None:
             labels, embeddings, encoder = seen, np.eye(len(seen)), None
         else:
-            labels, embeddings, encoder = self._embedded(classes)
+            labels, embeddings, encoder = embedded(classes, self.encoder)
             if (missing := np.setdiff1d(seen, labels) if alike(seen, labels) else seen).size:
                 raise InputError(f"y has label {str(missing[0])[:40]!r}, which is not among the classes given; add it to them")
             order = np.argsort(labels, kind="stable")
@@ -155,10 +144,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         one_model = Provenance(feature_extractor="the user's", embedding_source="the user's")  # `prompting` is chosen by name
         data = Dataset("given", X, ids.astype(np.int64), table, {split.name: split}, one_model)
         with self._threads():
-            task = self._task(data, seed)
-            learned = learn(
-                data.training_view(), labels, task.method, task.hyperparameters, task.recipe, seed, task.device
-            )  # fmt: skip
+            task, calibration = self._task(data, seed)
+            view = data.training_view()
+            learned = learn(view, labels, task.method, task.hyperparameters, task.recipe, seed, task.device)
+            learned = replace(learned, calibration=calibration)
             fitted = learned.fit(task.device)
         self._state = State(labels, fitted, learned, task.settings_from, task.protocol, encoder)
         return self
@@ -177,7 +166,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             InputError: no class, a class that is known, colliding names, embeddings of another length or the same as another's.
         """
         state = self._refittable("add")
-        labels, embeddings, _ = self._embedded(classes, state)
+        labels, embeddings, _ = embedded(classes, self.encoder, state.learned, state.encoder)
         learned = state.learned
         known = np.isin(labels, learned.classes)
         if known.any():
@@ -198,8 +187,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises InputError: for a class that is not known, or that the generator was trained on with the embedding it has.
         """
         state = self._refittable("update")
-        labels, embeddings, _ = self._embedded(classes, state)
-        ids = self._known(labels, state)
+        labels, embeddings, _ = embedded(classes, self.encoder, state.learned, state.encoder)
+        ids = state.known(labels)
         trained = ids[state.learned.trained[ids]]
         if len(trained):
             raise InputError(
@@ -227,7 +216,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         given = [classes] if isinstance(classes, str | int | np.generic) else list(classes)
         if not given:
             raise InputError("no class is given to be removed; name one")
-        ids = self._known(as_labels(given), state)
+        ids = state.known(as_labels(given))
         left = state.learned.without_classes(ids)
         if (left.trained & ~left.retired).sum() < 2:
             raise InputError("fewer than two classes with rows would be left, and the final classifier needs them; keep some")
@@ -251,7 +240,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         with in_one_sentence():
             X, y = validate_data(self, as_array(X), as_array(y), dtype=np.float32, reset=False)
         distinct, inverse = np.unique(y, return_inverse=True)
-        ids = self._known(distinct, state)[inverse]
+        ids = state.known(distinct)[inverse]
         return self._become(state, state.learned.with_examples(X, ids), "learn examples of")
 
     # -- answering
@@ -273,6 +262,31 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """(n, d) → (n, C) softmax of the scores with γ, over the temperature, which is 1 where nothing was calibrated."""
         state = self._fitted()
         return np.concatenate([state.fitted.probabilities(part) for part in self._decisions(X, state)])
+
+    def answers(self, X: Any, *, risk: float | None = None) -> Answers:
+        """All that there is to say of rows (n, d): classes, how sure, and whether it is one that was never seen.
+
+        That is so where the probability of all unseen classes together is above a threshold found on folds; without folds,
+        where the class taken is one of them.
+
+        Args:
+            risk: name no class where the confidence is below the one from which on, on the rows that folds held out, at most
+                this share of answers was wrong, by a bound at 95 % (`unseen.calibration.choose_abstention`).
+
+        Raises InputError: there were no folds, or no confidence keeps to the risk.
+        """
+        state = self._fitted()
+        return state.answers(np.concatenate(list(self._decisions(X, state))), risk)
+
+    def explain(self, X: Any, count: int = 3) -> Neighbours:
+        """What rows (n, d) resemble: labels and distances of the seen classes whose mean row lies nearest in represented space,
+        and of the unseen classes whose mean synthetic row does, `count` of each kind or as many as there are.
+
+        Closed-form methods synthesise nothing, so an unseen class is never near there until it has rows.
+        """
+        state = self._fitted()
+        found = [state.neighbours(rows, count) for rows in self._parts(X)]
+        return Neighbours(*(np.concatenate([getattr(part, side.name) for part in found]) for side in fields(Neighbours)))
 
     @property
     def classes_(self) -> Labels:
@@ -298,6 +312,25 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """What scores rows, as one value: for calibration and export."""
         return self._fitted().fitted
 
+    @property
+    def calibration_(self) -> Calibration | None:
+        """What folds say of probabilities; None where nothing was chosen on folds, or all classes are on one side of γ."""
+        return self._fitted().calibration
+
+    def picture_encoder(self) -> PictureEncoder:
+        """The encoder that turns pictures into rows, `image_encoder`, ready; the same one each time.
+
+        Raises InputError: nobody named one, or it is another than the one that the classifier was saved with.
+        """
+        from unseen.seeing import picture_encoder
+
+        state = self._fitted()
+        name, encoder = getattr(self, "_seeing", (None, None))
+        if encoder is None or name != self.image_encoder:
+            encoder = picture_encoder(self.image_encoder, state.image_encoder, self.n_features_in_)
+            self._seeing = self.image_encoder, encoder
+        return encoder
+
     # -- saving
 
     def save(self, path: Path | str, *, inference_only: bool = False) -> None:
@@ -311,8 +344,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             RunError: the disk refuses.
         """
         from unseen.saved import write_model
+        from unseen.seeing import told_of
 
         state = self._fitted()
+        state = replace(state, image_encoder=told_of(self.image_encoder, state.image_encoder))
         asked = {name: getattr(self, name) for name in ("method", "protocol", "settings", "preset", "random_state", "threads")}
         asked["encoder"] = self.encoder if isinstance(self.encoder, str) else None
         features = {"count": int(self.n_features_in_), "names": [str(n) for n in getattr(self, "feature_names_in_", ())]}
@@ -320,7 +355,11 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     @staticmethod
     def load(
-        path: Path | str, *, device: str | None = None, encoder: str | SentenceEncoder | None = None
+        path: Path | str,
+        *,
+        device: str | None = None,
+        encoder: str | SentenceEncoder | None = None,
+        image_encoder: str | None = None,
     ) -> ZeroShotClassifier:
         """Read what `save` wrote. Nothing in the folder is run, and no file is read that it names.
 
@@ -328,6 +367,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             device: as in the constructor.
             encoder: of further descriptions. Needed where it was another than `minilm`, because a stranger's folder shall not
                 say what is loaded; it must be the same, which its fingerprint shows.
+            image_encoder: the same for pictures, and for those not made by `efficientnet-lite0`.
 
         Raises DataError: the folder is missing, damaged, foreign, newer than this version, or holds more than it should.
         """
@@ -336,11 +376,16 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         state, asked, features = read_model(Path(path), _device(device))
         if encoder is None:
             encoder = "minilm"
-        loaded = ZeroShotClassifier(**{**asked, "encoder": encoder, "device": device})
+        told = state.image_encoder
+        ours = ImageEncoder.name if told is not None and told["name"] == ImageEncoder.name else None
+        asked |= {"encoder": encoder, "image_encoder": image_encoder or ours, "device": device}
+        loaded = ZeroShotClassifier(**asked)
         loaded.n_features_in_ = features["count"]
         if features["names"]:
             loaded.feature_names_in_ = np.array(features["names"], object)
         loaded._state = state
+        if image_encoder is not None:
+            loaded.picture_encoder()  # whether it is the same shows now, and not with the first picture
         return loaded
 
     # -- inside
@@ -387,7 +432,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         finally:
             torch.set_num_threads(before)
 
-    def _task(self, data: Dataset, seed: int) -> Task:
+    def _task(self, data: Dataset, seed: int) -> tuple[Task, Calibration | None]:
         """Settings as the command line finds them, and what `blind` chooses; `auto` decided."""
         if self.protocol not in ("auto", "blind", "fixed"):
             raise SettingsError(f"protocol is auto, blind or fixed, not {self.protocol!r}")
@@ -395,91 +440,39 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         asked = "fixed" if self.protocol == "auto" else self.protocol
         task = build_task(data, None, self.method, asked, seed, settings, self.preset)
         task = replace(task, device=_device(self.device))
-        if not isinstance(task.method, ClosedForm):
-            if task.method.transductive:
-                raise SettingsError(
-                    f"method '{self.method}' trains on unlabelled rows of the classes to be recognised, which fit does not "
-                    "take; choose another, or use `unseen train`"
-                )
-            return task if asked == "fixed" or task.selection else chosen(task, Watch(), HELD_OUT_CLASSES)
-        if self.protocol == "auto" and not settings and self.preset is None:
+        closed_form = isinstance(task.method, ClosedForm)
+        if is_transductive(task.method):
+            raise SettingsError(
+                f"method '{self.method}' trains on unlabelled rows of the classes to be recognised, which fit does not "
+                "take; choose another, or use `unseen train`"
+            )
+        if closed_form and self.protocol == "auto" and not settings and self.preset is None:
             try:
-                return chosen(replace(task, protocol="blind"), Watch(), HELD_OUT_CLASSES)
+                return _chosen_on_folds(replace(task, protocol="blind"))
             except DataError:  # too few classes or rows for folds
-                return task
-        return task if asked == "fixed" or task.selection else chosen(task, Watch(), HELD_OUT_CLASSES)
+                return task, None
+        return (task, None) if asked == "fixed" or task.selection else _chosen_on_folds(task)
 
     def _decisions(self, X: Any, state: State) -> Iterator[NDArray[np.float64]]:
         """Scores with γ, of some thousand rows at a time."""
+        return map(state.fitted.decide, self._parts(X))
+
+    def _parts(self, X: Any) -> Iterator[NDArray[np.float32]]:
+        """Checked rows, some thousand at a time."""
         X = as_array(X)
         count = X.shape[0] if getattr(X, "ndim", 0) == 2 else 0
         for start in range(0, max(1, count), PART):
             part = X if count <= PART else X.iloc[start : start + PART] if hasattr(X, "iloc") else X[start : start + PART]
             with in_one_sentence():
-                rows = validate_data(self, part, dtype=np.float32, reset=False)
-            yield state.fitted.decide(rows)
+                rows: NDArray[np.float32] = validate_data(self, part, dtype=np.float32, reset=False)
+            yield rows
 
-    def _known(self, labels: Labels, state: State) -> Ids:
-        """Ids of these labels; InputError for one that is not answered, or twice."""
-        learned = state.learned
-        ids = []
-        where = {label: k for k, label in enumerate(learned.classes.tolist()) if not learned.retired[k]}
-        for label in labels.tolist():
-            if label not in where:
-                raise InputError(f"there is no class {str(label)[:40]!r}; there are {listed(learned.answered)}")
-            if where[label] in ids:
-                raise InputError(f"class {str(label)[:40]!r} is given twice; give it once")
-            ids.append(where[label])
-        return np.array(ids, np.int64)
 
-    def _embedded(
-        self, classes: Any, state: State | None = None
-    ) -> tuple[Labels, NDArray[np.float64], Mapping[str, str] | None]:
-        """Labels, embeddings (C, a) and the encoder of classes given in any of the ways of `fit`.
-
-        Args:
-            state: what they must fit to.
-        """
-        labels, said = given_classes(classes)
-        if not len(labels):
-            raise InputError("no class is given; give at least one, by name")
-        if state is not None and state.encoder is None:
-            raise InputError(
-                "the classifier was fitted without `classes`, so nothing says what a description or an embedding means to it; "
-                "fit it with classes=… first"
-            )
-        if state is not None and not alike(labels, state.learned.classes):
-            raise InputError(
-                f"class {str(labels[0])[:40]!r} is a {type(labels.tolist()[0]).__name__}, but the labels are like "
-                f"{state.learned.classes.tolist()[0]!r}; give one of that kind"
-            )
-        if isinstance(said, np.ndarray):
-            if state is not None and state.encoder:
-                raise InputError(
-                    f"the classes were described in words and embedded by {state.encoder['name']}; give descriptions here too"
-                )
-            width = said.shape[1] if state is None else state.learned.embeddings.shape[1]
-            if said.shape[1] != width:
-                raise InputError(
-                    f"the embedding of class {str(labels[0])[:40]!r} has {said.shape[1]} numbers, but those of the others have "
-                    f"{width}; make it as they were made"
-                )
-            return labels, said, {}
-        if state is not None and not state.encoder:
-            raise InputError(
-                "the classes were given as embeddings, so a description cannot be compared with them; give an embedding of "
-                f"{state.learned.embeddings.shape[1]} numbers"
-            )
-        encoder = encoder_named(self.encoder) if isinstance(self.encoder, str) else self.encoder
-        with as_input_error():
-            made = embed(dict(zip((str(label) for label in labels), said, strict=True)), encoder)
-        about = {"name": made.encoder["name"], "fingerprint": made.encoder["fingerprint"]}
-        if state is not None and state.encoder and about["fingerprint"] != state.encoder["fingerprint"]:
-            raise InputError(
-                f"the classes were embedded by another encoder ({state.encoder['name']}) than {about['name']}; give that one "
-                "as `encoder`"
-            )
-        return labels, np.asarray(made.table.embeddings, np.float64), about
+def _chosen_on_folds(task: Task) -> tuple[Task, Calibration]:
+    """With what `blind` chooses, and what the rows say that the folds held out: there is no test row here to look at."""
+    held_out: list[HeldOutScores] = []
+    task = chosen(task, Watch(on_choice=held_out.extend), HELD_OUT_CLASSES)
+    return task, calibrate(held_out, task.recipe.gamma)
 
 
 def _device(name: str | None) -> torch.device:

@@ -69,21 +69,28 @@ class ClassifierRows:
         return ClassifierRows(self.features[start:], self.labels[start:], self.weights[start:], self.synthetic)
 
     @cached_property
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Ids (C,), ascending, of the classes that have rows here, and the weighted means (C, d') of these, in float64."""
+        classes, targets = torch.unique(self.labels, return_inverse=True)
+        weights = self.weights.double()
+        total = weights.new_zeros(len(classes)).index_add_(0, targets, weights)
+        means = weights.new_zeros(len(classes), self.features.shape[1])
+        for numbers, x in in_parts(self.features):
+            means.index_add_(0, targets[numbers], x.double() * weights[numbers, None])
+        means /= total[:, None]
+        return classes, means
+
+    @cached_property
     def moments(self) -> Moments:
         """What a linear discriminant needs of these rows, whatever its shrinkage; computed once.
 
         The spread of synthetic rows around their means is the generator's, not the world's, so it is left out of the
         covariance, unless there are no others.
         """
-        classes, targets = torch.unique(self.labels, return_inverse=True)
-        d, weights = self.features.shape[1], self.weights.double()
-        total = weights.new_zeros(len(classes)).index_add_(0, targets, weights)
-        means = weights.new_zeros(len(classes), d)
-        for numbers, x in in_parts(self.features):
-            means.index_add_(0, targets[numbers], x.double() * weights[numbers, None])
-        means /= total[:, None]
+        classes, means = self.means
+        targets, d = torch.searchsorted(classes, self.labels), means.shape[1]
         real = len(targets) - self.synthetic or len(targets)
-        covariance = weights.new_zeros(d, d)
+        covariance = means.new_zeros(d, d)
         for numbers, x in in_parts(self.features, real):
             within = x.double() - means[targets[numbers]]
             covariance.addmm_(within.T, within)

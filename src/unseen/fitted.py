@@ -27,6 +27,8 @@ class Fitted:
         gamma: subtracted from the scores of these, in their units; 0 where all classes are on one side.
         temperature: by which scores are divided before the softmax; 1 where nothing was calibrated.
         device: where scores are computed.
+        prototypes: (C, d') of each class the mean of the represented rows that the classifier was fitted on, real ones if it is
+            seen, else synthetic ones; NaN for a class without rows. None where nobody asked.
     """
 
     scaler: Scaler
@@ -37,6 +39,7 @@ class Fitted:
     gamma: float
     temperature: float = 1.0
     device: torch.device = torch.device("cpu")  # noqa: RUF009  # a value, not a default that is shared and changed
+    prototypes: NDArray[np.float32] | None = None
 
     @torch.no_grad()
     def represent(self, features: NDArray[np.float32]) -> Tensor:

@@ -10,12 +10,61 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unseen.encoders.embedding import SentenceEncoder, embed, encoder_named
 from unseen.errors import DataError
-from unseen.learned import Labels
+from unseen.learned import Labels, Learned
 
 
 class InputError(DataError, ValueError, TypeError):
     """What was given cannot be learned from or classified; also what scikit-learn expects to be raised then."""
+
+
+def embedded(
+    classes: Any, encoder: str | SentenceEncoder, learned: Learned | None = None, by: Mapping[str, str] | None = None
+) -> tuple[Labels, NDArray[np.float64], Mapping[str, str] | None]:
+    """Labels, embeddings (C, a), and name and fingerprint of the encoder, of classes given in any of the ways of `fit`.
+
+    Args:
+        encoder: of descriptions.
+        learned: what they must fit to, and by: what its classes were embedded by, as a `State` says it.
+    """
+    labels, said = given_classes(classes)
+    if not len(labels):
+        raise InputError("no class is given; give at least one, by name")
+    if learned is not None and by is None:
+        raise InputError(
+            "the classifier was fitted without `classes`, so nothing says what a description or an embedding means to it; "
+            "fit it with classes=… first"
+        )
+    if learned is not None and not alike(labels, learned.classes):
+        raise InputError(
+            f"class {str(labels[0])[:40]!r} is a {type(labels.tolist()[0]).__name__}, but the labels are like "
+            f"{learned.classes.tolist()[0]!r}; give one of that kind"
+        )
+    if isinstance(said, np.ndarray):
+        if by:
+            raise InputError(f"the classes were described in words and embedded by {by['name']}; give descriptions here too")
+        width = said.shape[1] if learned is None else learned.embeddings.shape[1]
+        if said.shape[1] != width:
+            raise InputError(
+                f"the embedding of class {str(labels[0])[:40]!r} has {said.shape[1]} numbers, but those of the others have "
+                f"{width}; make it as they were made"
+            )
+        return labels, said, {}
+    if learned is not None and not by:
+        raise InputError(
+            "the classes were given as embeddings, so a description cannot be compared with them; give an embedding of "
+            f"{learned.embeddings.shape[1]} numbers"
+        )
+    encoder = encoder_named(encoder) if isinstance(encoder, str) else encoder
+    with as_input_error():
+        made = embed(dict(zip((str(label) for label in labels), said, strict=True)), encoder)
+    about = {"name": made.encoder["name"], "fingerprint": made.encoder["fingerprint"]}
+    if by and about["fingerprint"] != by["fingerprint"]:
+        raise InputError(
+            f"the classes were embedded by another encoder ({by['name']}) than {about['name']}; give that one as `encoder`"
+        )
+    return labels, np.asarray(made.table.embeddings, np.float64), about
 
 
 def given_classes(classes: Any) -> tuple[Labels, NDArray[np.float64] | list[Any]]:

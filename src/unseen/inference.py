@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,28 @@ class Answers:
     never_seen: NDArray[np.bool_]
     scores: NDArray[np.float64]
     probabilities: NDArray[np.float64]
+
+
+def answers_of(
+    scores: NDArray[np.float64],
+    probabilities: NDArray[np.float64],
+    names: Sequence[str],
+    seen: NDArray[np.bool_],
+    flag_threshold: float | None,
+    lowest: float = 0.0,
+) -> Answers:
+    """What scores and probabilities (n, C) of these classes say.
+
+    Args:
+        seen: (C,); flag_threshold: see `Answers.never_seen`.
+        lowest: confidence below which no class is named.
+    """
+    taken = scores.argmax(axis=1)
+    confidence = probabilities[np.arange(len(taken)), taken]
+    mass = probabilities[:, ~seen].sum(axis=1)
+    never_seen = ~seen[taken] if flag_threshold is None else mass > flag_threshold
+    named = [names[c] if sure >= lowest else None for c, sure in zip(taken, confidence, strict=True)]
+    return Answers(named, confidence, mass, never_seen, scores, probabilities)
 
 
 class OnnxClassifier:
@@ -125,14 +147,8 @@ class OnnxClassifier:
 
         Raises DataError for rows of another shape or type, or that hold what is no finite number.
         """
-        scores, probabilities = self._both(x)
-        taken = scores.argmax(axis=1)
-        confidence = probabilities[np.arange(len(taken)), taken]
-        mass = probabilities[:, ~self.seen].sum(axis=1)
-        never_seen = ~self.seen[taken] if self.flag_threshold is None else mass > self.flag_threshold
         lowest = self.abstention["threshold"] if self.abstention else 0.0
-        names = [self.names[c] if sure >= lowest else None for c, sure in zip(taken, confidence, strict=True)]
-        return Answers(names, confidence, mass, never_seen, scores, probabilities)
+        return answers_of(*self._both(x), self.names, self.seen, self.flag_threshold, lowest)
 
     def _both(self, x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         parts = [self._session.run(["scores", "probabilities"], {self.takes: part}) for part in self._parts(x)]

@@ -16,18 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unseen.calibration import Calibration
 from unseen.data.dataset import ClassTable, Ids, TrainingView
 from unseen.data.validate import check_class_table
 from unseen.errors import SettingsError
 from unseen.evaluation.predictor import spread_of_margin
-from unseen.final_classifier import classifier_rows, fit_final_classifier
+from unseen.final_classifier import ClassifierRows, classifier_rows, fit_final_classifier
 from unseen.fitted import Fitted
 from unseen.gate import Scores
 from unseen.linear import LinearScores
 from unseen.methods import ClosedForm, Generative, find_method
 from unseen.methods.base import GenerativeMethod, stream_seed
 from unseen.recipe import FEW, Recipe
-from unseen.represented import Rows
 from unseen.scaling import ScaledView, Scaler
 from unseen.training import train, training_steps
 
@@ -51,6 +51,7 @@ class Learned:
             left where a classifier was saved for inference only.
         labels: (n,) ids of their classes.
         examples, of_examples: (m, d) and (m,): the same of rows that came later, by class and bytes.
+        calibration: what folds of the rows of the fit say, in units of the spread; None where nothing was chosen on folds.
     """
 
     method: str
@@ -67,6 +68,7 @@ class Learned:
     labels: Ids
     examples: NDArray[np.floating]
     of_examples: Ids
+    calibration: Calibration | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -149,9 +151,10 @@ class Learned:
     def fit(self, device: torch.device) -> Fitted:
         """Synthesise the classes without rows, and fit the final classifier; or solve, where the method is closed-form.
 
-        γ is the recipe's, in units of the spread of (max seen − max unseen) over the rows of *this* classifier, so it is scaled
-        anew with every change of classes. A class is on the seen side if it had rows when the generator was trained, or has got
-        `FEW` since.
+        γ is the recipe's and the temperature the calibration's, in units of the spread of (max seen − max unseen) over the rows
+        of *this* classifier, so both are scaled anew with every change of classes; where all classes are on one side there is
+        no such unit, γ is 0 and the temperature 1. A class is on the seen side if it had rows when the generator was trained,
+        or has got `FEW` since.
         """
         count = np.bincount(self.of_examples, minlength=len(self.classes))
         seen = (self.trained | (count >= FEW)) & ~self.retired
@@ -169,7 +172,7 @@ class Learned:
             solved = self.hyperparameters.fit(view)
             # Not a transposed view, whose products differ in their last bits from those of what is saved.
             scores: Scores = LinearScores(solved.weight.contiguous(), solved.bias.contiguous())
-            fitted_on: Rows = x
+            rows = ClassifierRows(x, y, torch.ones(len(y), device=device), synthetic=0)
         else:
             view = self._view(x, y, np.arange(len(self.classes)), np.flatnonzero(seen))
             view = replace(view, unseen=torch.from_numpy(np.flatnonzero(~seen & ~self.retired)).to(device))
@@ -181,17 +184,20 @@ class Learned:
                 recipe = replace(recipe, classifier=kind, classifier_batch=recipe.classifier_batch or recipe.synthetic)
             ids = torch.from_numpy(columns).to(device)
             scores = fit_final_classifier(rows, ids, recipe, stream_seed(self.seed, "classifier"))
-            fitted_on = rows.features
         sides = [torch.from_numpy(np.flatnonzero(side[columns])).to(device) for side in (seen, ~seen)]
-        both = all(len(side) for side in sides)
+        calibration = self.calibration
+        needed = all(len(side) for side in sides) and (self.recipe.gamma or calibration)
+        unit = spread_of_margin(scores, rows.features, *sides) if needed else 0.0
         return Fitted(
             scaler=self.scaler,
             method=method,
             scores=scores,
             names=tuple(self.names[k] for k in columns),
             seen=seen[columns],
-            gamma=self.recipe.gamma * spread_of_margin(scores, fitted_on, *sides) if both and self.recipe.gamma else 0.0,
+            gamma=self.recipe.gamma * unit,
+            temperature=calibration.temperature * unit if calibration and unit else 1.0,
             device=device,
+            prototypes=_prototypes(rows, len(self.classes))[columns],
         )
 
     def _view(self, x: Tensor, y: Tensor, ids: Ids, seen: Ids) -> ScaledView:
@@ -254,6 +260,14 @@ def learn(
         examples=rows[:0],
         of_examples=view.labels[:0],
     )
+
+
+def _prototypes(rows: ClassifierRows, count: int) -> NDArray[np.float32]:
+    """(count, d') means of represented rows, as the final classifier weighs them; NaN for a class that has none."""
+    classes, means = rows.means
+    prototypes = np.full((count, means.shape[1]), np.nan, np.float32)
+    prototypes[classes.cpu().numpy()] = means.cpu().numpy()
+    return prototypes
 
 
 def as_kept(scaled: NDArray[np.float32]) -> NDArray[np.floating]:

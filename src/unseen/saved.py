@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import unseen
+from unseen.calibration import Calibration
 from unseen.data.collection import check_replaceable, read_manifest
 from unseen.data.dataset import ClassTable
 from unseen.data.validate import check_class_table
@@ -26,17 +27,16 @@ from unseen.learned import Learned
 from unseen.methods import find_method
 from unseen.recipe import Recipe
 from unseen.scaling import Scaler
+from unseen.state import State
 from unseen.storage import fingerprint, hash_of, read_arrays, replace_folder, write_arrays, write_json
 
-if TYPE_CHECKING:
-    from unseen.classifier import State
-
 FORMAT = "unseen-classifier"
-VERSION = 1
+VERSION = 2
 MANIFEST, ARRAYS = "model.json", "model.safetensors"
 ENTRIES = frozenset(
     {
-        *("format", "version", "unseen", "sha256", "asked", "features", "labels", "encoder", "settings_from", "protocol"),
+        *("format", "version", "unseen", "sha256", "asked", "features", "labels", "encoder", "image_encoder"),
+        *("settings_from", "protocol", "calibrated"),
         *("method", "hyperparameters", "recipe", "seed", "gamma", "temperature", "inference_only"),
     }
 )
@@ -55,6 +55,7 @@ def write_model(
     """
     check_replaceable(folder, MANIFEST, FORMAT, (MANIFEST, ARRAYS))
     learned, fitted = state.learned, state.fitted
+    assert fitted.prototypes is not None  # only a run's have none
     keep = 0 if inference_only else None
     arrays: dict[str, NDArray[Any]] = {
         **learned.scaler.arrays(),
@@ -68,7 +69,10 @@ def write_model(
         "labels": learned.labels[:keep],
         "examples": learned.examples[:keep],
         "of_examples": learned.of_examples[:keep],
+        "prototypes": fitted.prototypes,
     }
+    if learned.calibration is not None:
+        arrays |= {f"calibration.{name}": array for name, array in learned.calibration.arrays().items()}
     kind = {"U": "text", "O": "object", "b": "bool", "f": "float64"}.get(learned.classes.dtype.kind, "int64")
     random = asked["random_state"]
     settings = asked["settings"]
@@ -84,6 +88,8 @@ def write_model(
         "features": dict(features),
         "labels": {"kind": kind, "values": learned.classes.tolist()},
         "encoder": None if state.encoder is None else dict(state.encoder),
+        "image_encoder": None if state.image_encoder is None else dict(state.image_encoder),
+        "calibrated": learned.calibration is not None,
         "settings_from": state.settings_from,
         "protocol": state.protocol,
         "method": learned.method,
@@ -145,8 +151,6 @@ def read_model(folder: Path, device: torch.device) -> tuple[State, dict[str, Any
 def _assembled(
     manifest: dict[str, Any], arrays: dict[str, NDArray[Any]], device: torch.device
 ) -> tuple[State, dict[str, Any], dict[str, Any]]:
-    from unseen.classifier import State
-
     if manifest["asked"].keys() != ASKED or manifest["asked"]["method"] != manifest["method"]:
         raise ValueError("it was made by another constructor")
     entry = find_method(manifest["method"])
@@ -163,11 +167,18 @@ def _assembled(
         scaler=Scaler.from_arrays(recipe.scaling, arrays),
         networks={name: torch.from_numpy(array) for name, array in arrays.items() if name.startswith("network.")},
         classes=classes,
-        **{name: arrays[name] for name in ("embeddings", "trained", "retired", "rows", "labels", "examples", "of_examples")},
+        calibration=Calibration.of(_under("calibration.", arrays)) if manifest["calibrated"] else None,
+        embeddings=arrays["embeddings"],
+        trained=arrays["trained"],
+        retired=arrays["retired"],
+        rows=arrays["rows"],
+        labels=arrays["labels"],
+        examples=arrays["examples"],
+        of_examples=arrays["of_examples"],
     )
     check_class_table(ClassTable(learned.names, learned.embeddings))
     _check_shapes(learned, arrays["seen"], manifest["features"]["count"])
-    scores = scores_of({name: torch.from_numpy(array).to(device) for name, array in _of_scores(arrays).items()})
+    scores = scores_of({name: torch.from_numpy(array).to(device) for name, array in _under("scores.", arrays).items()})
     fitted = Fitted(
         scaler=learned.scaler,
         method=learned.build(device),
@@ -177,20 +188,27 @@ def _assembled(
         gamma=float(manifest["gamma"]),
         temperature=float(manifest["temperature"]),
         device=device,
+        prototypes=arrays["prototypes"],
     )
-    if not fitted.temperature > 0:
+    if not 0 < fitted.temperature < np.inf:
         raise ValueError(f"its temperature is {fitted.temperature}")
-    fitted.decide(np.zeros((1, manifest["features"]["count"]), np.float32))  # arrays of a stranger may not fit together
+    blank = np.zeros((1, manifest["features"]["count"]), np.float32)
+    fitted.decide(blank)  # arrays of a stranger may not fit together
+    if arrays["prototypes"].shape != (len(fitted.names), fitted.represent(blank).shape[1]):
+        raise ValueError("its prototypes do not fit together with its classes")
     if manifest["inference_only"]:
         learned = replace(learned, rows=learned.rows[:0])
     encoder = manifest["encoder"]
-    state = State(learned.answered, fitted, learned, manifest["settings_from"], manifest["protocol"], encoder)
+    seeing = manifest["image_encoder"]
+    if seeing is not None and not all(isinstance(seeing[key], str) for key in ("name", "fingerprint")):
+        raise ValueError("it names no image encoder")
+    state = State(learned.answered, fitted, learned, manifest["settings_from"], manifest["protocol"], encoder, seeing)
     return state, manifest["asked"], manifest["features"]
 
 
-def _of_scores(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The arrays of the final classifier, by the names that `scores_of` takes."""
-    return {name.removeprefix("scores."): array for name, array in arrays.items() if name.startswith("scores.")}
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _check_shapes(learned: Learned, seen: NDArray[np.bool_], width: int) -> None:
@@ -206,5 +224,11 @@ def _check_shapes(learned: Learned, seen: NDArray[np.bool_], width: int) -> None
     for rows, labels in ((learned.rows, learned.labels), (learned.examples, learned.of_examples)):
         fitting = fitting and rows.shape == (len(labels), width) and labels.dtype == np.int64
         fitting = fitting and bool(((labels >= 0) & (labels < count)).all())
+    if learned.calibration is not None:
+        told = learned.calibration.arrays()
+        count = len(told["confidence"])
+        numbers = all(np.isfinite(array).all() for array in told.values())
+        fitting = fitting and numbers and all(len(array) in (1, count) and array.ndim == 1 for array in told.values())
+        fitting = fitting and learned.calibration.temperature > 0 and told["right"].dtype == told["of_unseen"].dtype == np.bool_
     if not fitting:
         raise ValueError("its arrays do not fit together")

@@ -160,8 +160,12 @@ def read_manifest(folder: Path, name: str, form: str, version: int) -> dict[str,
     if manifest.get("format") != form:
         raise DataError(f"{folder / name} does not describe what unseen writes there; give a folder that it wrote")
     if manifest.get("version") != version:
-        told = str(manifest.get("version"))[:20]
-        raise DataError(f"{folder} is in version {told} of its format and this program reads version {version}; update unseen")
+        told = manifest.get("version")
+        older = isinstance(told, int) and told < version
+        advice = "make it again with this program" if older else "update unseen"
+        raise DataError(
+            f"{folder} is in version {str(told)[:20]} of its format and this program reads version {version}; {advice}"
+        )
     return manifest
 
 

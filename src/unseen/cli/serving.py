@@ -29,7 +29,9 @@ def serve(
         typer.Option(metavar="NAME", help="Name that the server is asked for, beside localhost and addresses; repeatable."),
     ] = None,
     save: Annotated[bool, typer.Option("--save", help="Write added and removed classes back to MODEL.")] = False,
-    encoder: Annotated[str | None, typer.Option(help="Of descriptions, where it is not minilm; as `unseen embed` takes it.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Of descriptions, where it is not minilm; as `unseen embed` takes it.")
+    ] = None,
     image_encoder: Annotated[
         str | None, typer.Option(help="Of pictures, where it is not efficientnet-lite0; as `unseen features` takes it.")
     ] = None,
@@ -49,7 +51,10 @@ def serve(
         )  # fmt: skip
         if not _is_local(at.getsockname()[0]):
             unencrypted = ", and the token is sent unencrypted" if token else ""
-            say(f"note: everybody who reaches {host} can ask this server{unencrypted}; a proxy with TLS before it is safer", "yellow")
+            say(
+                f"note: everybody who reaches {host} can ask this server{unencrypted}; a proxy with TLS before it is safer",
+                "yellow",
+            )
         answer(app, at, limits, ready=lambda: print(f"{model} answers at {address(at)}; stop with Ctrl-C", flush=True))
 
 

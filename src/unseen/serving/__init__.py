@@ -7,16 +7,15 @@ Example:
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from unseen.errors import MissingDependency
 
-try:
-    import fastapi as _  # noqa: F401
-    import python_multipart as _  # noqa: F401
-    import uvicorn as _  # noqa: F401
-except ModuleNotFoundError as error:
-    raise MissingDependency(f"serving needs the package '{error.name}'; run: pip install 'unseen[serve]'") from error
+for name in ("fastapi", "python_multipart", "uvicorn"):
+    if find_spec(name) is None:
+        raise MissingDependency(f"serving needs the package '{name}'; run: pip install 'unseen[serve]'")
 
-from unseen.serving.app import create_app
-from unseen.serving.limits import Limits
+from unseen.serving.app import create_app  # noqa: E402
+from unseen.serving.limits import Limits  # noqa: E402
 
 __all__ = ["Limits", "create_app"]

@@ -55,7 +55,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": messages.Problem, "description": "Something is wrong with the request."},
     "5XX": {"model": messages.Problem, "description": "The server is busy or at fault."},
 }
-SECURED = {"security": [{"bearer": []}]}
+SECURED: dict[str, Any] = {"security": [{"bearer": []}]}
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,10 @@ def create_app(
         if content_type(request) != "application/json":
             raise HTTPException(415, "tell the class as application/json")
         asked = messages.read(messages.NewClass, await request.body())
-        for what, text, most in (("name", asked.name, limits.name), ("description", asked.description or "", limits.description)):
+        for what, text, most in (
+            ("name", asked.name, limits.name),
+            ("description", asked.description or "", limits.description),
+        ):
             if len(text) > most:
                 raise DataError(f"the {what} has {len(text)} characters, and {most} are taken; shorten it")
         said = asked.description if served.told_by == "description" else asked.embedding
@@ -195,7 +198,9 @@ def create_app(
             raise HTTPException(403, CLOSED)
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-            raise HTTPException(401, "this needs the server's token; send it as `Authorization: Bearer …`", {"WWW-Authenticate": "Bearer"})
+            raise HTTPException(
+                401, "this needs the server's token; send it as `Authorization: Bearer …`", {"WWW-Authenticate": "Bearer"}
+            )
 
     describe_token(app)
     return app

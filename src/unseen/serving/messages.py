@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ class _Message(BaseModel):
 class FeatureRows(_Message):
     """Rows of numbers, as the model was fitted on."""
 
-    features: list[list[float]] = Field(description="n rows of as many numbers as the model takes", examples=[[[0.1, 2.5, 0.0]]])
+    features: list[list[float]] = Field(
+        description="n rows of as many numbers as the model takes", examples=[[[0.1, 2.5, 0.0]]]
+    )
 
 
 class NewClass(_Message):
@@ -71,7 +73,9 @@ class Classes(_Message):
     revision: str = Field(examples=["5f0c3a9be2d14477"])
     takes: list[str] = Field(description="`features`, `pictures` or both", examples=[["features", "pictures"]])
     features: int | None = Field(description="numbers in a row", examples=[1280])
-    new_classes: str | None = Field(description="what a new class is told by: `description` or `embedding`; null: none is taken")
+    new_classes: str | None = Field(
+        description="what a new class is told by: `description` or `embedding`; null: none is taken"
+    )
     why_not: str = Field(description="why no new classes are taken", examples=[""])
     classes: list[KnownClass]
 
@@ -107,7 +111,9 @@ def read(kind: type[M], body: bytes) -> M:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in first["loc"]).lstrip(".")
         what = " ".join(first["msg"].split())[:200]
-        raise DataError(f"{where or 'the body'} is not as it should be: {what[:1].lower()}{what[1:]}; see /openapi.json") from None
+        raise DataError(
+            f"{where or 'the body'} is not as it should be: {what[:1].lower()}{what[1:]}; see /openapi.json"
+        ) from None
 
 
 def feature_rows(body: bytes, width: int, most: int) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """The model that is served: one immutable snapshot at a time, and changes that make the next one.
 
-A request takes the snapshot that is current when its turn comes, and uses nothing else. A change is computed on a copy while the
-old snapshot goes on answering, and becomes current by one assignment. So no answer is a mixture of two sets of classes, and each
-names the revision that it came from: a hash of everything that scores depend on, the same wherever the model is the same.
+A request takes the snapshot that is current when its turn comes, and uses nothing else. A change is computed on a copy while
+the old snapshot goes on answering, and becomes current by one assignment. So no answer is a mixture of two sets of classes, and
+each names the revision that it came from: a hash of everything that scores depend on, the same wherever the model is the same.
 """
 
 from __future__ import annotations
@@ -70,10 +70,9 @@ class Snapshot:
 
         Raises DataError for rows of another shape, or too large to be scored.
         """
-        if isinstance(self.classifier, OnnxClassifier):
-            answers = self.classifier.predict(rows)
-        else:
-            answers = self.classifier.answers(rows)
+        classifier = self.classifier
+        answer: Any = classifier.predict if isinstance(classifier, OnnxClassifier) else classifier.answers
+        answers: Answers = answer(rows)
         bad = np.flatnonzero(~np.isfinite(answers.probabilities).all(axis=1))
         if len(bad):
             raise DataError(f"row {bad[0]} is too large to be scored; check how it was made")
@@ -131,14 +130,16 @@ class Served:
             RunError: the model cannot be saved; then it stays as it was.
         """
 
-        def change(classifier: ZeroShotClassifier, now: Snapshot) -> None:
-            if name in now.names:
-                raise Refused(f"class {name!r} is known already; choose another name, or remove it first")
+        def change(classifier: ZeroShotClassifier, now: Snapshot) -> str:
+            label = label_like(classifier, name)
+            if str(label) in now.names:
+                raise Refused(f"class {name[:100]!r} is known already; choose another name, or remove it first")
             if len(now.names) >= self._most:
                 raise Refused(f"there are {len(now.names)} classes already, and this server takes no more; remove one first")
-            classifier.add_classes({label_like(classifier, name): said})
+            classifier.add_classes({label: said})
+            return str(label)
 
-        return self._changed(change, {name: datetime.now(UTC).replace(microsecond=0)})
+        return self._changed(change)
 
     def remove(self, name: str) -> Snapshot:
         """Answer a class no more. Only one that was never seen, as only such a one can be added again.
@@ -147,24 +148,29 @@ class Served:
         """
 
         def change(classifier: ZeroShotClassifier, now: Snapshot) -> None:
-            if dict(zip(now.names, now.seen, strict=True))[name]:
-                raise Refused(f"class {name!r} was learned from examples, which a removal would lose; it stays")
-            labels = dict(zip(now.names, classifier.classes_.tolist(), strict=True))
-            classifier.remove_classes([labels[name]])
+            if name not in now.names:
+                raise Refused(f"there is no class {name[:100]!r}; GET /classes lists them")
+            place = now.names.index(name)
+            if now.seen[place]:
+                raise Refused(f"class {name[:100]!r} was learned from examples, which a removal would lose; it stays")
+            classifier.remove_classes(classifier.classes_[[place]])
 
-        if name not in self.current.names:
-            raise Refused(f"there is no class {name[:100]!r}; GET /classes lists them")
-        return self._changed(change, {})
+        return self._changed(change)
 
-    def _changed(self, change: Callable[[ZeroShotClassifier, Snapshot], None], added: Mapping[str, datetime]) -> Snapshot:
-        """One change after the other: on a copy, saved, made current."""
+    def _changed(self, change: Callable[[ZeroShotClassifier, Snapshot], str | None]) -> Snapshot:
+        """One change after the other: on a copy, saved, made current.
+
+        Args:
+            change: changes a classifier; says which class it added.
+        """
         with self._changing:
             now = self.current
             if isinstance(now.classifier, OnnxClassifier) or self.told_by is None:
                 raise Refused(self.why_not)
             classifier = copy.copy(now.classifier)
-            change(classifier, now)
-            after = Snapshot.of(classifier, {**now.added, **added})
+            name = change(classifier, now)
+            new = {} if name is None else {name: datetime.now(UTC).replace(microsecond=0)}
+            after = Snapshot.of(classifier, {**now.added, **new})
             if self._folder is not None:
                 classifier.save(self._folder)
             self.current = after
@@ -193,9 +199,12 @@ def told_by(classifier: ZeroShotClassifier) -> tuple[str | None, str]:
 def label_like(classifier: ZeroShotClassifier, name: str) -> Any:
     """A name as a label of the kind that the classifier has; DataError where it is a number's, and the name is none."""
     labels = classifier.classes_
-    if labels.dtype.kind in "UO":
+    if labels.dtype.kind not in "iuf":
         return name
     try:
-        return labels.dtype.type(name)
-    except (ValueError, OverflowError) as error:
-        raise DataError(f"the classes of this model are numbered, and {name[:40]!r} is no such number; give one") from error
+        label = labels.dtype.type(name)
+        if np.isfinite(label):
+            return label
+    except (ValueError, OverflowError):
+        pass
+    raise DataError(f"the classes of this model are numbered, and {name[:40]!r} is no such number; give one")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from PIL import Image, ImageColor
 
 from unseen import ZeroShotClassifier
 from unseen.serving import Limits, running
@@ -40,6 +44,67 @@ class World:
     def fitted(self) -> ZeroShotClassifier:
         told = {name: self.embeddings[name] for name in self.seen + self.unseen}
         return ZeroShotClassifier("class-gaussian", protocol="fixed", threads=1).fit(self.X, self.y, classes=told)
+
+
+class Colours:
+    """A picture encoder that one can calculate in one's head: a feature is the mean colour, and then blanks."""
+
+    name = description = fingerprint = "colours"
+    dimension, batch_size = 10, 2
+
+    def load(self) -> None:
+        pass
+
+    def prepared(self, picture: Any) -> NDArray[np.float32]:
+        return np.asarray(picture, np.float32).mean(axis=(0, 1)) / 64
+
+    def pooled(self, stacked: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.pad(stacked, ((0, 0), (0, self.dimension - 3)))
+
+
+def seeing(classifier: ZeroShotClassifier) -> ZeroShotClassifier:
+    """The classifier, with an encoder of pictures."""
+    seeing = copy.copy(classifier)
+    seeing.image_encoder, seeing._seeing = "colours", ("colours", Colours())
+    return seeing
+
+
+class ColourWords:
+    """A text encoder that understands colours: the direction of the mean of those that a text names, and a little of the rest."""
+
+    name = description = fingerprint = "colour words"
+
+    def encode(self, texts: Iterable[str]) -> NDArray[np.float32]:
+        rows = []
+        for text in texts:
+            words = re.findall(r"[a-z]+", text.lower())
+            colours = [ImageColor.getrgb(word) for word in words if word in ImageColor.colormap]
+            rest = sum(map(ord, "".join(words))) / 1e5
+            rows.append([*np.mean(colours or [(128, 128, 128)], axis=0) / 64, rest])
+        return np.array([row / np.linalg.norm(row) for row in np.array(rows)], np.float32)
+
+
+def painter() -> ZeroShotClassifier:
+    """A classifier of pictures in one colour, which learns further colours from their names."""
+    rng = np.random.default_rng(2)
+    seen = ("red", "lime", "blue", "cyan", "magenta", "yellow", "maroon", "teal", "purple", "olive", "salmon", "lightgreen")
+    encoder, X, y = Colours(), [], []
+    for colour in seen:
+        for _ in range(12):
+            shade = np.clip(np.array(ImageColor.getrgb(colour)) + rng.normal(0, 12, 3), 0, 255)
+            X.append(encoder.pooled(encoder.prepared(np.full((2, 2, 3), shade))[None])[0])
+            y.append(f"a {colour} thing")
+    model = ZeroShotClassifier("class-gaussian", protocol="fixed", encoder=ColourWords(), threads=1)
+    return seeing(model.fit(np.array(X), y, classes={f"a {colour} thing": f"it is {colour}" for colour in seen}))
+
+
+def picture(
+    colour: str | tuple[int, ...] = "orange", form: str = "PNG", size: tuple[int, int] = (8, 6), mode: str = "RGB"
+) -> bytes:
+    """A file with a picture in one colour."""
+    file = BytesIO()
+    Image.new(mode, size, colour).save(file, form)
+    return file.getvalue()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from opened import Opened
 
 
 @pytest.fixture
-def open_page(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+def open_page(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:  # noqa: F811
     """Open HTML in a tab of its own: `open_page(html, width=390, color_scheme="dark")`."""
     contexts = []
 

@@ -70,7 +70,7 @@ def seeing(classifier: ZeroShotClassifier) -> ZeroShotClassifier:
 
 
 class ColourWords:
-    """A text encoder that understands colours: the direction of the mean of those that a text names, and a little of the rest."""
+    """A text encoder that understands colours: the direction of the mean of those that a text names, and a little more."""
 
     name = description = fingerprint = "colour words"
 

@@ -417,7 +417,7 @@ def test_rows_of_seen_classes_join_the_others(world: World) -> None:
     parts.learn_examples(world.X[~first], world.y[~first])
     learned = replace(parts._state.learned, examples=rounded[:0], of_examples=parts._state.learned.labels[:0])
     ids = np.searchsorted(learned.classes, world.y)
-    whole = replace(learned, rows=rounded, labels=ids).fit(torch.device("cpu"))
+    whole, _ = replace(learned, rows=rounded, labels=ids).fit(torch.device("cpu"))
     assert list(parts.seen_classes_) == world.seen
     np.testing.assert_allclose(parts.fitted_.decide(world.X), whole.decide(world.X), rtol=1e-3, atol=1e-3)
 

@@ -148,8 +148,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             view = data.training_view()
             learned = learn(view, labels, task.method, task.hyperparameters, task.recipe, seed, task.device)
             learned = replace(learned, calibration=calibration)
-            fitted = learned.fit(task.device)
-        self._state = State(labels, fitted, learned, task.settings_from, task.protocol, encoder)
+            fitted, made = learned.fit(task.device)
+        self._state = State(labels, fitted, learned, task.settings_from, task.protocol, encoder, made=made)
         return self
 
     def add_classes(self, classes: Any) -> ZeroShotClassifier:
@@ -407,14 +407,14 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     def _become(self, state: State, learned: Learned, verb: str) -> ZeroShotClassifier:
         with self._threads():
-            fitted = learned.fit(state.fitted.device)
+            fitted, made = learned.fit(state.fitted.device, state.made)
         if verb != "learn examples of" and fitted.method is not None and fitted.method.uses_unseen_embeddings:
             warnings.warn(
                 f"training {learned.method} with these settings looks at the classes without rows, and it was not repeated, so "
                 f"this is not what a fit with the classes it now has would give; fit anew for that",
                 stacklevel=3,
             )
-        self._state = replace(state, classes=learned.answered, fitted=fitted, learned=learned)
+        self._state = replace(state, classes=learned.answered, fitted=fitted, learned=learned, made=made)
         return self
 
     @contextmanager

@@ -45,18 +45,33 @@ class Moments:
 
 
 @dataclass(frozen=True)
+class Within:
+    """The covariance within classes, in columns divided by their spread.
+
+    Args:
+        covariance: (d', d') float64; spread: (d',) float64, 1 of a column that does not vary.
+    """
+
+    covariance: Tensor
+    spread: Tensor
+
+
+@dataclass(frozen=True)
 class ClassifierRows:
     """What a final classifier is fitted on.
 
     Args:
         features: (n, d') represented rows; labels: (n,) class ids; weights: (n,) how often each row counts.
         synthetic: number of rows at the end that are synthetic.
+        known_means, known_within: what `means` and `within` are to be, where somebody knows it already.
     """
 
     features: Rows
     labels: Tensor
     weights: Tensor
     synthetic: int
+    known_means: tuple[Tensor, Tensor] | None = None
+    known_within: Within | None = None
 
     def only_real(self) -> ClassifierRows:
         """The real rows alone."""
@@ -71,6 +86,8 @@ class ClassifierRows:
     @cached_property
     def means(self) -> tuple[Tensor, Tensor]:
         """Ids (C,), ascending, of the classes that have rows here, and the weighted means (C, d') of these, in float64."""
+        if self.known_means is not None:
+            return self.known_means
         classes, targets = torch.unique(self.labels, return_inverse=True)
         weights = self.weights.double()
         total = weights.new_zeros(len(classes)).index_add_(0, targets, weights)
@@ -81,12 +98,10 @@ class ClassifierRows:
         return classes, means
 
     @cached_property
-    def moments(self) -> Moments:
-        """What a linear discriminant needs of these rows, whatever its shrinkage; computed once.
-
-        The spread of synthetic rows around their means is the generator's, not the world's, so it is left out of the
-        covariance, unless there are no others.
-        """
+    def within(self) -> Within:
+        """The spread of real rows around the means of their classes, or of synthetic ones where there are no others."""
+        if self.known_within is not None:
+            return self.known_within
         classes, means = self.means
         targets, d = torch.searchsorted(classes, self.labels), means.shape[1]
         real = len(targets) - self.synthetic or len(targets)
@@ -99,7 +114,17 @@ class ClassifierRows:
         spread = torch.where(spread > 0, spread, 1.0)
         covariance /= spread
         covariance /= spread[:, None]
-        return Moments(classes, means / spread, covariance, spread.float())
+        return Within(covariance, spread)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """What a linear discriminant needs of these rows, whatever its shrinkage; computed once.
+
+        The spread of synthetic rows around their means is the generator's, not the world's, so it is left out of the
+        covariance, unless there are no others.
+        """
+        (classes, means), within = self.means, self.within
+        return Moments(classes, means / within.spread, within.covariance, within.spread.float())
 
 
 def represent(method: GenerativeMethod, x: Tensor) -> Tensor:
@@ -124,9 +149,9 @@ def classifier_rows(
         examples: a few real rows (m, d) of unseen classes and their class ids (m,): less than `FEW` a class. They stand behind
             the synthetic rows and count as such. With k of them, k/`FEW` of the weight of their class is theirs.
     """
-    weight, counted = 1.0, rows_per_class
+    counted = rows_per_class
     if 0 < drawn < rows_per_class:
-        weight, rows_per_class = rows_per_class / drawn, drawn
+        rows_per_class = drawn
     ids = view.unseen.repeat_interleave(rows_per_class)
     streams = ClassStreams(seed, view.names, view.device)
     classes_at_once = max(1, ROWS_AT_ONCE // rows_per_class) * rows_per_class
@@ -146,11 +171,22 @@ def classifier_rows(
         made = (method.sample(part, streams) for part in synthesised)
         parts = chain((x for x, _ in real), made, (x for x, _ in few))
         features = hold(method.represent, view.features[:1], parts, len(labels))
-    weights = torch.ones(len(labels), device=view.device)
-    share = torch.bincount(y_few, minlength=len(view.names)).float() / FEW
-    weights[len(view.labels) :] = weight * (1 - share[labels[len(view.labels) :]])
-    weights[len(labels) - len(y_few) :] = counted / FEW
+    weights = row_weights(labels, len(view.labels), y_few, counted, rows_per_class, len(view.names))
     return ClassifierRows(features, labels, weights, len(ids) + len(y_few))
+
+
+def row_weights(labels: Tensor, real: int, y_few: Tensor, counted: int, drawn: int, classes: int) -> Tensor:
+    """(n,) how often each row counts: real rows, `drawn` synthetic ones of each unseen class, a few real ones of some of these.
+
+    Args:
+        labels: (n,) of all rows, of which the first `real` are real and the last (m,) `y_few`.
+        counted: rows of an unseen class; classes: how many there are.
+    """
+    weights = torch.ones(len(labels), device=labels.device)
+    share = torch.bincount(y_few, minlength=classes).float() / FEW
+    weights[real:] = counted / drawn * (1 - share[labels[real:]])
+    weights[len(labels) - len(y_few) :] = counted / FEW
+    return weights
 
 
 def fit_final_classifier(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> Scores:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unseen.calibration import Calibration
+from unseen.class_rows import Made, rows_by_class
 from unseen.data.dataset import ClassTable, Ids, TrainingView
 from unseen.data.validate import check_class_table
 from unseen.errors import SettingsError
 from unseen.evaluation.predictor import spread_of_margin
-from unseen.final_classifier import ClassifierRows, classifier_rows, fit_final_classifier
+from unseen.final_classifier import ClassifierRows, fit_final_classifier
 from unseen.fitted import Fitted
 from unseen.gate import Scores
 from unseen.linear import LinearScores
@@ -148,13 +149,16 @@ class Learned:
         method.load_state({name: tensor.to(device) for name, tensor in self.networks.items()})
         return method
 
-    def fit(self, device: torch.device) -> Fitted:
+    def fit(self, device: torch.device, made: Made | None = None) -> tuple[Fitted, Made | None]:
         """Synthesise the classes without rows, and fit the final classifier; or solve, where the method is closed-form.
 
         γ is the recipe's and the temperature the calibration's, in units of the spread of (max seen − max unseen) over the rows
         of *this* classifier, so both are scaled anew with every change of classes; where all classes are on one side there is
         no such unit, γ is 0 and the temperature 1. A class is on the seen side if it had rows when the generator was trained,
         or has got `FEW` since.
+
+        Args:
+            made: what an earlier fit with other classes made; it saves time and changes no bit.
         """
         count = np.bincount(self.of_examples, minlength=len(self.classes))
         seen = (self.trained | (count >= FEW)) & ~self.retired
@@ -178,7 +182,7 @@ class Learned:
             view = replace(view, unseen=torch.from_numpy(np.flatnonzero(~seen & ~self.retired)).to(device))
             few = _on(device, self.examples[~further], self.of_examples[~further])
             seed, recipe = stream_seed(self.seed, "synthesis"), self.recipe
-            rows = classifier_rows(method, view, recipe.synthetic, seed, recipe.drawn, examples=few)
+            rows, made = rows_by_class(method, view, recipe, seed, few, None if method.uses_unseen_embeddings else made)
             if not len(view.unseen):  # then nothing has to be told apart by a gate, nor says how large a batch is
                 kind = "softmax" if recipe.classifier == "ood" else recipe.classifier
                 recipe = replace(recipe, classifier=kind, classifier_batch=recipe.classifier_batch or recipe.synthetic)
@@ -188,7 +192,7 @@ class Learned:
         calibration = self.calibration
         needed = all(len(side) for side in sides) and (self.recipe.gamma or calibration)
         unit = spread_of_margin(scores, rows.features, *sides) if needed else 0.0
-        return Fitted(
+        fitted = Fitted(
             scaler=self.scaler,
             method=method,
             scores=scores,
@@ -199,6 +203,7 @@ class Learned:
             device=device,
             prototypes=_prototypes(rows, len(self.classes))[columns],
         )
+        return fitted, made
 
     def _view(self, x: Tensor, y: Tensor, ids: Ids, seen: Ids) -> ScaledView:
         """Of the classes with these ids: rows x, y; `seen`, like y, counts in them, and the others are unseen."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unseen.calibration import Calibration, Neighbours, explain
+from unseen.class_rows import Made
 from unseen.data.dataset import Ids
 from unseen.fitted import Fitted
 from unseen.given import InputError, as_input_error, listed
@@ -29,6 +31,7 @@ class State:
         encoder: name and fingerprint of the encoder that embedded descriptions; empty where embeddings were given, and None
             where nothing was, so that classes are one-hot.
         image_encoder: name and fingerprint of the encoder that made the features, as the folder says that was read; else None.
+        made: what the next change of classes need not make again; neither saved nor pickled.
     """
 
     classes: Labels
@@ -38,6 +41,10 @@ class State:
     protocol: str
     encoder: Mapping[str, str] | None
     image_encoder: Mapping[str, str] | None = None
+    made: Made | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "made": None}
 
     @property
     def calibration(self) -> Calibration | None:

@@ -122,7 +122,7 @@ def test_a_class_is_taught_by_keyboard_alone_and_recognised_at_once(visit: Visit
         keys.press("Enter")
         told(page, "a mango can be recognised now.")
         says(page, "a mango")
-        assert page.texts("#remark") == ["100 % sure. Taken for a class that it was never shown."]
+        assert page.texts("#remark") == ["100 % sure. The model was never shown this class, and takes this for one of those."]
         assert page.tab.locator("#guesses li").first.inner_text().split("\n")[0].startswith("a mango")
         assert page.tab.locator("#guesses li").first.locator(".tag").text_content() == "never seen"
         assert focused(page) == "name", "ready for the next one"

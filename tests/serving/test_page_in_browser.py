@@ -99,7 +99,8 @@ def test_a_picture_that_is_dropped_or_pasted_is_recognised(kind: str, visit: Vis
 def test_a_class_is_taught_by_keyboard_alone_and_recognised_at_once(visit: Visit, painted: ZeroShotClassifier) -> None:
     with run(create_app(painted, TOKEN)) as place:
         page, choosers = visit(place), []
-        page.tab.on("filechooser", lambda chooser: choosers.append(chooser))  # before the key is pressed: a dialog that nobody waits for does not come
+        # Before the key is pressed, because a dialog that nobody waits for does not open.
+        page.tab.on("filechooser", lambda chooser: choosers.append(chooser))
         keys = page.tab.keyboard
         keys.press("Tab")
         assert focused(page) == "file"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from classifiers import BY_NAME, same, small
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -22,15 +23,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import unseen
 from unseen import DataError, UnseenError, ZeroShotClassifier
-from unseen.methods import METHODS, ClosedForm
 from unseen.model_selection import ClassFolds, harmonic_mean_scorer
 from unseen.recipe import FEW
-
-SMALL: dict[str, Any] = {
-    "hidden": 16, "half": 12, "refiner": 16, "warm_up": 1, "decoder_hidden": 16, "embedding_hidden": 16,
-    "embedding_decoder_hidden": 16, "steps": 12, "batch_size": 16, "pretraining_epochs": 2,
-}  # fmt: skip
-BY_NAME = [name for name in METHODS if name != "tfvaegan-transductive"]
 
 
 class World:
@@ -57,26 +51,6 @@ class World:
 @pytest.fixture(scope="module")
 def world() -> World:
     return World()
-
-
-def small(method: str = "tfvaegan", **settings: Any) -> ZeroShotClassifier:
-    """The method with narrow networks and few steps."""
-    entry = METHODS[method]
-    if isinstance(entry, ClosedForm):
-        return ZeroShotClassifier(method, protocol="fixed", settings=settings or None, threads=1)
-    known = {field.name for field in fields(entry.hyperparameters)} | {"steps"}
-    chosen = {name: value for name, value in SMALL.items() if name in known} | settings
-    return ZeroShotClassifier(method, settings=chosen, threads=1)
-
-
-def same(one: ZeroShotClassifier, other: ZeroShotClassifier, X: NDArray[np.float32]) -> bool:
-    """To the bit: labels, sides of γ, γ and scores."""
-    return (
-        np.array_equal(one.classes_, other.classes_)
-        and np.array_equal(one.seen_classes_, other.seen_classes_)
-        and one.fitted_.gamma == other.fitted_.gamma
-        and np.array_equal(one.decision_function(X), other.decision_function(X))
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- scikit-learn

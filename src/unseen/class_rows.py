@@ -15,7 +15,7 @@ from torch import Tensor
 from unseen.final_classifier import ClassifierRows, Within, classifier_rows, represent, row_weights
 from unseen.methods.base import ClassStreams, GenerativeMethod, SamplesRepresented, stream_seed
 from unseen.recipe import FEW, Recipe
-from unseen.represented import HELD_BYTES
+from unseen.represented import HELD_BYTES, PART
 from unseen.scaling import ScaledView
 from unseen.storage import fingerprint, hash_of
 
@@ -59,30 +59,38 @@ def rows_by_class(
     drawn = min(recipe.drawn or recipe.synthetic, recipe.synthetic)
     ids = view.unseen.repeat_interleave(drawn)
     labels = torch.cat([view.labels, ids, y_few])
-    if 4 * len(labels) * method.represent(view.features[:1]).shape[1] > HELD_BYTES:
+    width = method.represent(view.features[:1]).shape[1]
+    if 4 * len(labels) * width > HELD_BYTES:
         return classifier_rows(method, view, recipe.synthetic, seed, recipe.drawn, examples), None
     streams = ClassStreams(seed, view.names, view.device)
     classes, inverse = torch.unique(view.labels, return_inverse=True)
     real_of = f"{fingerprint(view.features.cpu().numpy(), inverse.cpu().numpy())} {hash_of([view.names[c] for c in classes])}"
     kept = made if made is not None and made.real_of == real_of else None
-    real = kept.real if kept else _represented(method, view.features, view.labels, streams)
+    features = torch.empty(len(labels), width, device=view.device)
+    starts = range(len(view.labels), len(view.labels) + len(ids), drawn)
+    real, few = features[: len(view.labels)], features[len(view.labels) + len(ids) :]
+    if kept:
+        real.copy_(kept.real)
+    else:
+        _represent(method, view.features, view.labels, streams, real)
     real_rows = ClassifierRows(real, view.labels, torch.ones_like(view.labels, dtype=torch.float32), 0)
     real_means = kept.real_means if kept else real_rows.means[1]
     within = kept.within if kept else real_rows.within if recipe.classifier == "gaussian" else None
     synthetic: dict[Key, tuple[Tensor, Tensor]] = {}
-    for own in torch.split(ids, drawn) if len(ids) else ():
+    for start, own in zip(starts, torch.split(ids, drawn) if len(ids) else (), strict=True):
         key = (view.names[own[0]], view.embeddings[own[0]].cpu().numpy().tobytes())
+        block = features[start : start + drawn]
         if made is not None and key in made.synthetic:
-            synthetic[key] = made.synthetic[key]
-            continue
-        if isinstance(method, SamplesRepresented):
-            block = method.sample_represented(own, streams)
+            before, mean = made.synthetic[key]
+            synthetic[key] = block.copy_(before), mean
         else:
-            block = represent(method, method.sample(own, streams))
-        synthetic[key] = block, block.double().mean(dim=0)
-    # Of streams of their own: how many noise was drawn for the class before depends on what was kept.
-    few = _represented(method, x_few, y_few, ClassStreams(stream_seed(seed, "examples"), view.names, view.device))
-    features = torch.cat([real, *(block for block, _ in synthetic.values()), few])
+            if isinstance(method, SamplesRepresented):
+                block.copy_(method.sample_represented(own, streams))
+            else:
+                block.copy_(represent(method, method.sample(own, streams)))
+            synthetic[key] = block, block.double().mean(dim=0)
+    # Of streams of their own: how much noise was drawn for the class before depends on what was kept.
+    _represent(method, x_few, y_few, ClassStreams(stream_seed(seed, "examples"), view.names, view.device), few)
     means = torch.stack([mean for _, mean in synthetic.values()]) if synthetic else real_means[:0]
     if len(y_few):
         share = torch.bincount(y_few, minlength=len(view.names))[view.unseen].double() / FEW
@@ -100,14 +108,13 @@ def rows_by_class(
         known_means=(with_rows[order], torch.cat([real_means, means])[order]),
         known_within=within,
     )
-    # Parts of the one matrix, so that nothing is held twice.
-    starts = range(len(view.labels), len(view.labels) + len(ids), drawn)
-    parts = {key: (features[s : s + drawn], mean) for s, (key, (_, mean)) in zip(starts, synthetic.items(), strict=True)}
-    return rows, Made(real_of, features[: len(view.labels)], real_means, within, parts)
+    return rows, Made(real_of, real, real_means, within, synthetic)
 
 
-def _represented(method: GenerativeMethod, x: Tensor, y: Tensor, streams: ClassStreams) -> Tensor:
+def _represent(method: GenerativeMethod, x: Tensor, y: Tensor, streams: ClassStreams, into: Tensor) -> None:
     """Real rows (n, d) of classes (n,) as the final classifier is fitted on them."""
     if isinstance(method, SamplesRepresented):
-        return method.represent_for_fitting(x, y, streams)
-    return represent(method, x)
+        into.copy_(method.represent_for_fitting(x, y, streams))
+        return
+    for part, place in zip(torch.split(x, PART), torch.split(into, PART), strict=True):
+        place.copy_(method.represent(part))

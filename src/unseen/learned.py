@@ -164,11 +164,9 @@ class Learned:
         seen = (self.trained | (count >= FEW)) & ~self.retired
         columns = np.flatnonzero(~self.retired)
         method = self.build(device)
-        used = ~self.retired[self.labels]
-        x, y = _on(device, self.rows[used], self.labels[used])
         further = seen[self.of_examples] if method is not None else np.ones(len(self.of_examples), bool)
-        more = _on(device, self.examples[further], self.of_examples[further])
-        x, y = torch.cat([x, more[0]]), torch.cat([y, more[1]])
+        used = ~self.retired[self.labels]
+        x, y = _on(device, (self.rows, self.labels, used), (self.examples, self.of_examples, further))
         if method is None:
             with_rows = (seen | (count > 0))[columns]
             place = torch.from_numpy(np.cumsum(~self.retired) - 1).to(device)
@@ -180,7 +178,7 @@ class Learned:
         else:
             view = self._view(x, y, np.arange(len(self.classes)), np.flatnonzero(seen))
             view = replace(view, unseen=torch.from_numpy(np.flatnonzero(~seen & ~self.retired)).to(device))
-            few = _on(device, self.examples[~further], self.of_examples[~further])
+            few = _on(device, (self.examples, self.of_examples, ~further))
             seed, recipe = stream_seed(self.seed, "synthesis"), self.recipe
             rows, made = rows_by_class(method, view, recipe, seed, few, None if method.uses_unseen_embeddings else made)
             if not len(view.unseen):  # then nothing has to be told apart by a gate, nor says how large a batch is
@@ -196,7 +194,7 @@ class Learned:
             scaler=self.scaler,
             method=method,
             scores=scores,
-            names=tuple(self.names[k] for k in columns),
+            names=tuple(str(label) for label in self.classes[columns]),
             seen=seen[columns],
             gamma=self.recipe.gamma * unit,
             temperature=calibration.temperature * unit if calibration and unit else 1.0,
@@ -212,7 +210,7 @@ class Learned:
             features=x,
             labels=y,
             embeddings=embeddings.to(x.device),
-            names=tuple(self.names[k] for k in ids),
+            names=tuple(str(label) for label in self.classes[ids]),
             seen=torch.from_numpy(seen).to(x.device),
             unseen=torch.from_numpy(np.setdiff1d(np.arange(len(ids)), seen)).to(x.device),
             unit_interval=self.scaler.features.kind == "minmax",
@@ -234,7 +232,9 @@ def learn(
     """
     scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
     networks: dict[str, Tensor] = {}
-    if isinstance(entry, Generative):
+    if isinstance(entry, ClosedForm):
+        rows = as_kept(scaler.features(view.features))
+    else:
         scaled = scaler.view(view, device)
         method = entry.build(scaled, hyperparameters, stream_seed(seed, "method"))
         if method.uses_unseen_embeddings and not len(view.unseen):
@@ -246,9 +246,9 @@ def learn(
         train(method, scaled, steps, stream_seed(seed, "training"))
         recipe = replace(recipe, steps=steps, synthetic=recipe.rows_per_class(scaled.mean_seen_count))
         networks = {name: t.detach().cpu() for name, t in method.state().items() if name.startswith("network.")}
+        rows = as_kept(scaled.features.cpu().numpy())
     trained = np.zeros(len(classes), bool)
     trained[view.seen] = True
-    rows = as_kept(scaler.features(view.features))
     return Learned(
         method=entry.name,
         hyperparameters=hyperparameters,
@@ -283,5 +283,13 @@ def as_kept(scaled: NDArray[np.float32]) -> NDArray[np.floating]:
     return rounded if np.isfinite(rounded).all() else scaled
 
 
-def _on(device: torch.device, rows: NDArray[np.floating], labels: Ids) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(rows.astype(np.float32)).to(device), torch.from_numpy(labels).to(device)
+def _on(device: torch.device, *parts: tuple[NDArray[np.floating], Ids, NDArray[np.bool_]]) -> tuple[Tensor, Tensor]:
+    """Rows and labels, of each part those that the mask says, in float32: copied once."""
+    counts = [int(mask.sum()) for _, _, mask in parts]
+    x = np.empty((sum(counts), parts[0][0].shape[1]), np.float32)
+    start = 0
+    for (rows, _, mask), count in zip(parts, counts, strict=True):
+        x[start : start + count] = rows if mask.all() else rows[mask]
+        start += count
+    labels = np.concatenate([labels[mask] for _, labels, mask in parts])
+    return torch.from_numpy(x).to(device), torch.from_numpy(labels).to(device)

@@ -131,7 +131,7 @@ def export(
     onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="Where the graph goes.")],
     pictures: Annotated[bool, typer.Option("--pictures", help="Put the picture backbone in front.")] = False,
     risk: Annotated[
-        float | None, typer.Option(help="Share of wrong answers to keep to by not answering; of a run that chose on folds.")
+        float | None, typer.Option(help="Share of wrong answers to keep to by not answering; where a choice was made on folds.")
     ] = None,
     dataset: Annotated[str | None, typer.Option("--data", metavar="DATASET", help="If it has moved since.")] = None,
     as_json: AsJson = False,
@@ -149,10 +149,16 @@ def export(
 
         from unseen.saved import read_model
 
-        if pictures or dataset is not None:
-            raise SettingsError("a model does not say what its features are of; leave out --data and --pictures")
+        if dataset is not None:
+            raise SettingsError("a model has its rows with it; leave out --data")
         state, _, _ = read_model(run, torch.device("cpu"))
-        fitted, method = state.fitted, state.learned.method
+        ours = {"name": ImageEncoder.name, "fingerprint": ImageEncoder().fingerprint}
+        if pictures and state.image_encoder != ours:
+            raise SettingsError(
+                f"the model in {run} does not say that its features come from {ImageEncoder.name} of this version, so it is "
+                "not put in front of them; fit it with that image_encoder, or leave out --pictures"
+            )
+        fitted, method, calibration = state.fitted, state.learned.method, state.calibration
         rows = unscaled(fitted.scaler.features, state.learned.rows)
     else:
         data = _data_of(run, dataset)
@@ -173,7 +179,7 @@ def export(
         calibration=calibration,
         risk=risk,
     )
-    if calibration is None and fitted.temperature == 1:
+    if calibration is None:
         say(f"note: nothing was chosen on folds in {run}, so its probabilities are not calibrated", "yellow")
     if as_json:
         print(json.dumps({"onnx": str(onnx), **asdict(parity), "norm": NORM}, ensure_ascii=False))

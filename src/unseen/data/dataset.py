@@ -265,8 +265,9 @@ class Dataset:
         """Everything training may know of this split."""
         chosen = self.split(split)
         taken = self._classes_of(chosen)
+        every = np.array_equal(chosen.train, np.arange(len(self.features)))  # then nothing is copied
         return TrainingView(
-            features=np.asarray(self.features[chosen.train], np.float32),
+            features=np.asarray(self.features if every else self.features[chosen.train], np.float32),
             labels=np.searchsorted(taken, self.labels[chosen.train]),
             classes=self.class_table(split),
             seen=np.searchsorted(taken, np.sort(chosen.seen)),

@@ -17,6 +17,7 @@ from unseen.errors import SettingsError
 from unseen.linear import LinearScores, discriminant
 from unseen.methods.base import above_0
 from unseen.methods.prototype import class_prototypes
+from unseen.represented import PART
 from unseen.scaling import SCALINGS, ScaledView, Scaling
 
 
@@ -53,10 +54,12 @@ class ClassGaussian:
     @staticmethod
     def fit_all(view: ScaledView, solvers: Sequence[ClassGaussian]) -> list[LinearScores]:
         """`fit` of each: the covariance is computed once, and one system solved for all that have a shrinkage in common."""
-        x = view.features.double()
         means = {ridge: class_prototypes(view, ridge) for ridge in {solver.ridge for solver in solvers}}
-        within = x - next(iter(means.values()))[view.labels]  # means of seen classes know no ridge
-        covariance = within.T @ within / max(1, len(x) - len(view.seen))
+        of_classes = next(iter(means.values()))  # those of seen classes know no ridge
+        within = view.features.double()  # one large copy, changed where it is
+        for part, labels in zip(torch.split(within, PART), torch.split(view.labels, PART), strict=True):
+            part -= of_classes[labels]
+        covariance = within.T @ within / max(1, len(within) - len(view.seen))
         fitted: dict[ClassGaussian, LinearScores] = {}
         for shrinkage in {solver.shrinkage for solver in solvers}:
             alike = [solver for solver in solvers if solver.shrinkage == shrinkage]

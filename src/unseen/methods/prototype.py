@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unseen.linear import LinearScores
 from unseen.methods.base import above_0
+from unseen.represented import in_parts
 from unseen.scaling import ScaledView, Scaling
 
 
@@ -43,13 +44,15 @@ def class_prototypes(view: ScaledView, ridge: float) -> Tensor:
     With E the seen embeddings and M the seen means less their average m̄, an embedding c is mapped to
     m̄ + c Eᵀ (E Eᵀ + λI)⁻¹ M: the dual form, a system of as many equations as there are seen classes.
     """
-    x, embeddings = view.features.double(), view.embeddings.double()
+    embeddings = view.embeddings.double()
     count = len(embeddings)
-    sums = torch.zeros(count, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, view.labels, x)
+    sums = embeddings.new_zeros(count, view.features.shape[1])
+    for numbers, x in in_parts(view.features):  # all at once would be copied in double precision
+        sums.index_add_(0, view.labels[numbers], x.double())
     means = sums / torch.bincount(view.labels, minlength=count).clamp_min(1)[:, None]
     average = means[view.seen].mean(dim=0)
     kernel = embeddings[view.seen] @ embeddings[view.seen].T
-    kernel = kernel + ridge * torch.eye(len(kernel), dtype=x.dtype, device=x.device)
+    kernel = kernel + ridge * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
     weights = torch.linalg.solve(kernel, means[view.seen] - average)
     means[view.unseen] = average + embeddings[view.unseen] @ embeddings[view.seen].T @ weights
     return means

@@ -1,10 +1,10 @@
 """How long a server takes to answer many clients: python benchmarks/serving.py → benchmarks/results/speed.jsonl.
 
 `unseen serve` runs in a process of its own with its usual limits. 64 clients in another process, each on a connection that it
-keeps, send one request after the other and wait for the answer; the clock of each begins with the request and stops with the whole
-answer. Clients and server share the cores, so this is what one machine does by itself. `health` is the same without a model: what
-HTTP takes. `features` sends one row, `change` the same while a class is added and removed all the time, and `pictures` a JPEG of
-640 × 480 pixels, which the packaged network makes features of.
+keeps, send one request after the other and wait for the answer; the clock of each begins with the request and stops with the
+whole answer. Clients and server share the cores, so this is what one machine does by itself. `health` is the same without a
+model: what HTTP takes. `features` sends one row, `change` the same while a class is added and removed all the time, and
+`pictures` a JPEG of 640 × 480 pixels, which the packaged network makes features of.
 """
 
 from __future__ import annotations

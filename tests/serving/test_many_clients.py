@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from small_server import BEARER, TOKEN, World, run
 
 from unseen import ZeroShotClassifier
 from unseen.serving import create_app
+from unseen.serving.served import Snapshot
 
 CLIENTS, REQUESTS, ADDED = 20, 60, 8
 
@@ -78,11 +80,13 @@ def test_answers_are_those_of_the_revision_that_they_name(world: World, classifi
         clients = [pool.submit(client, place, number) for number in range(CLIENTS)]
         names = list(new)
         changers = [pool.submit(change, place, names[side::2]) for side in range(2)]
-        for changer in changers:
-            changer.result(60)
-        for future in clients:
-            records += future.result(60)
-        over.set()
+        try:
+            for changer in changers:
+                changer.result(60)
+            for future in clients:
+                records += future.result(60)
+        finally:
+            over.set()
         watcher.result(60)
         note(place)
 
@@ -109,6 +113,38 @@ def test_answers_are_those_of_the_revision_that_they_name(world: World, classifi
         checked += 1
     assert checked > 0.8 * CLIENTS * REQUESTS, "most answers were of revisions whose classes are known"
     assert len({content["revision"] for _, content in records} - unwatched) >= 3, "classes changed meanwhile"
+
+
+def test_until_a_change_is_complete_the_old_revision_answers(
+    world: World, classifier: ZeroShotClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new state is held back after the class was learned, and before it is current."""
+    learned, gate, made = threading.Event(), threading.Event(), Snapshot.of
+
+    def held(*arguments: Any) -> Snapshot:
+        snapshot = made(*arguments)
+        learned.set()
+        assert gate.wait(20)
+        return snapshot
+
+    app = create_app(classifier, TOKEN)
+    name, rows = world.later[0], {"features": world.rows([world.later[0]] * 3, np.random.default_rng(3)).tolist()}
+    with run(app) as place, ThreadPoolExecutor(1) as pool:
+        before = asked(place, "POST", "/predict", rows)[1]
+        monkeypatch.setattr(Snapshot, "of", held)
+        body = {"name": name, "embedding": world.embeddings[name].tolist()}
+        adding = pool.submit(asked, place, "POST", "/classes", body)
+        assert learned.wait(20)
+        try:
+            assert asked(place, "POST", "/predict", rows)[1] == before
+            assert name not in [one["name"] for one in asked(place, "GET", "/classes")[1]["classes"]]
+        finally:
+            gate.set()
+        status, changed = adding.result(20)
+        after = asked(place, "POST", "/predict", rows)[1]
+    assert status == 201
+    assert after["revision"] == changed["revision"] != before["revision"]
+    assert [one["class"] for one in after["answers"]] == [name] * 3
 
 
 def test_additions_from_all_sides_are_none_of_them_lost(world: World, classifier: ZeroShotClassifier) -> None:

@@ -10,12 +10,14 @@ of the paired ratios counts, so a machine whose speed drifts does not matter. `-
 
 Of BSeGN's final classifier the peak memory is measured too: with all represented rows held, and with a quarter of them.
 `features` has no plain form: it says how many pictures a second `unseen features` encodes here, by the clock on the wall.
-Nor has `classes`: in how many seconds `add_classes` brings 10 classes to 200, on two threads.
+Nor has `classes`: in how many seconds `add_classes` brings 10 classes to 200, on two threads. `answers` compares
+`predict` with the matrix products that it cannot do without, in plain numpy, by the clock on the wall.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import multiprocessing
 import os
@@ -110,7 +112,13 @@ def of_features(published: bool) -> Iterator[tuple[str, Row]]:
 
 
 def of_classes(published: bool) -> Iterator[tuple[str, Row]]:
-    yield "10 classes added to 200", measure_classes()
+    for classifier, synthetic, times in (("gaussian", 500, 3), ("softmax", 50, 1)):
+        yield f"10 classes added to 200, {classifier}", measure_classes(classifier, synthetic, times)
+
+
+def of_answers(published: bool) -> Iterator[tuple[str, Row]]:
+    for method in ("tfvaegan", "class-gaussian"):
+        yield f"predictions, {method}", measure_answers(method)
 
 
 MEASURED: dict[str, Callable[[bool], Iterator[tuple[str, Row]]]] = {
@@ -121,6 +129,7 @@ MEASURED: dict[str, Callable[[bool], Iterator[tuple[str, Row]]]] = {
     "sddn": of_sddn,
     "features": of_features,
     "classes": of_classes,
+    "answers": of_answers,
 }
 """What is measured → its rows, with what is printed of each; the argument says whether at the published widths too."""
 
@@ -131,6 +140,8 @@ def tell(label: str, row: Row) -> None:
         told = f"{row['pictures_per_second']:.1f} pictures a second with {row['threads']} threads on {row['cores']} cores"
     elif "seconds_to_add" in row:
         told = f"{row['seconds_to_add']:.1f} s with {row['threads']} threads on {row['cores']} cores"
+    elif "predictions_per_second" in row:
+        told = f"{row['predictions_per_second']:.0f} a second, {row['ratio']:.2f} times as long as the products in numpy"
     elif "peak_bytes" in row:
         told = ", ".join(f"{held} held {peak / 2**20:.0f} MiB" for held, peak in row["peak_bytes"].items())
     else:
@@ -372,32 +383,95 @@ def measure_features(pictures: int) -> Row:
     }
 
 
-def measure_classes() -> Row:
-    """Seconds in which a TF-VAEGAN of the default width learns 10 classes beside 200, of which 50 have no row; CUB's shape."""
+def measure_classes(classifier: str, synthetic: int, times: int) -> Row:
+    """Seconds in which a TF-VAEGAN of the default width learns 10 classes beside 200, of which 50 have no row.
+
+    Args:
+        synthetic: rows of each class without rows: 500 by default, ten times as many as the others have, and 50 as published.
+        times: how often the same classes are added to the same classifier, of which the median counts.
+    """
     rng = np.random.default_rng(0)
     names = [f"class {k:03d}" for k in range(210)]
     embeddings = dict(zip(names, rng.normal(size=(210, 312)), strict=True))
-    y = np.repeat(names[:150], 40)
+    y = np.repeat(names[:150], 50)
     X = rng.random((len(y), 2048), np.float32)
     threads = min(2, os.cpu_count() or 1)
-    settings = {"steps": 5, "synthetic": 50}  # how well it is trained takes no time here
+    settings = {"steps": 5, "synthetic": synthetic, "classifier": classifier}  # how well it is trained takes no time here
     fitted = ZeroShotClassifier(settings=settings, device="cpu", threads=threads)
     fitted.fit(X, y, classes={name: embeddings[name] for name in names[:200]})
-    begun = time.perf_counter()
-    fitted.add_classes({name: embeddings[name] for name in names[200:]})
-    seconds = time.perf_counter() - begun
-    assert len(fitted.classes_) == 210
+    seconds = []
+    for _ in range(times):
+        changing = copy.copy(fitted)
+        begun = time.perf_counter()
+        changing.add_classes({name: embeddings[name] for name in names[200:]})
+        seconds.append(time.perf_counter() - begun)
+        assert len(changing.classes_) == 210
     return {
-        "what": "add_classes: 10 to 200, TF-VAEGAN, d 2048, a 312, 6000 rows of 150 classes",
+        "what": "add_classes: 10 to 200, TF-VAEGAN, d 2048, a 312, 7500 rows of 150 classes",
         "hidden": fitted._state.learned.hyperparameters.hidden,
-        "classifier": "gaussian",
-        "synthetic": 50,
-        "seconds_to_add": seconds,
+        "classifier": classifier,
+        "synthetic": synthetic,
+        "times": times,
+        "seconds_to_add": statistics.median(seconds),
         "threads": threads,
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "clock": "perf_counter",
         "command": "python benchmarks/speed.py --only classes",
+        "versions": versions(),
+    }
+
+
+def measure_answers(method: str) -> Row:
+    """Predictions a second of `predict` for features, d 2048, 200 classes, beside the products of the same matrices."""
+    rng = np.random.default_rng(0)
+    names = [f"class {k:03d}" for k in range(200)]
+    embeddings = dict(zip(names, rng.normal(size=(200, 312)), strict=True))
+    y = np.repeat(names[:150], 10)
+    settings = {"scaling": "minmax"}
+    if method == "tfvaegan":
+        settings |= {"steps": 2, "synthetic": 10, "classifier": "gaussian"}
+    fitted = ZeroShotClassifier(method, protocol="fixed", settings=settings, device="cpu", threads=1)
+    fitted.fit(rng.random((len(y), 2048), np.float32), y, classes=embeddings)
+    scored = fitted.fitted_
+    weight = scored.scores.weight.numpy()
+    networks = () if scored.method is None else (scored.method.decoder.first, scored.method.decoder.second)
+    layers = [layer.weight.detach().numpy() for layer in networks]
+
+    def products(X: np.ndarray) -> None:
+        parts = [X]
+        for layer in layers:
+            parts.append(parts[-1] @ layer.T)
+        start = 0
+        for part in (parts[0], *parts[:0:-1]):  # [x, ĉ, r]
+            part @ weight[:, start : start + part.shape[1]].T
+            start += part.shape[1]
+
+    X = rng.random((8192, 2048), np.float32)
+    torch.set_num_threads(1)
+    pairs = []
+    for _ in range(2 * PAIRS + 1):  # the first pair warms up
+        clocks = [time.perf_counter()]
+        for start in range(0, len(X), 4096):
+            products(X[start : start + 4096])
+        clocks.append(time.perf_counter())
+        fitted.predict(X)
+        clocks.append(time.perf_counter())
+        pairs.append((clocks[1] - clocks[0], clocks[2] - clocks[1]))
+    ratios = [ours / plain for plain, ours in pairs[1:]]
+    return {
+        "what": f"predict, {method}, d 2048, 200 classes",
+        "hidden": layers[0].shape[0] if layers else None,
+        "predictions_per_second": len(X) / statistics.median(ours for _, ours in pairs[1:]),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "pairs": 2 * PAIRS,
+        "threads": 1,
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "clock": "perf_counter",
+        "command": "python benchmarks/speed.py --only answers",
         "versions": versions(),
     }
 

@@ -326,12 +326,14 @@ def squares(monkeypatch: pytest.MonkeyPatch) -> dict[str, Squares]:
             return known[self.name]
 
     monkeypatch.setattr(seeing, "EncoderChoice", Choice)
+    seeing.built.cache_clear()
     return known
 
 
 def test_who_turns_pictures_into_rows_is_said_and_saved(squares: dict[str, Squares], tmp_path: Path) -> None:
     fitted = small("class-gaussian").set_params(image_encoder="timm:squares").fit(X, Y, take(NAMES))
     assert fitted.picture_encoder() is squares["timm:squares"]
+    assert pickle.loads(pickle.dumps(fitted)).picture_encoder() is squares["timm:squares"]
     fitted.save(tmp_path / "model")
     silent = ZeroShotClassifier.load(tmp_path / "model")
     assert silent.image_encoder is None, "a folder does not decide what is loaded"

@@ -30,7 +30,6 @@ from unseen.given import InputError, alike, as_array, as_input_error, as_labels,
 from unseen.inference import Answers
 from unseen.learned import Labels, Learned, learn
 from unseen.methods import ClosedForm
-from unseen.represented import PART
 from unseen.state import State
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ __all__ = ["InputError", "ZeroShotClassifier"]
 HELD_OUT_CLASSES = 0.2
 """Share of the classes with rows that plays the unseen ones where `blind` chooses: however many unseen classes there are,
 because these come and go."""
+TOGETHER = 512
+"""Rows answered together: few enough for the processor's cache, which makes it quicker, and for any memory."""
 
 
 class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -104,7 +105,9 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def fit(self, X: Any, y: Any, classes: Any = None) -> ZeroShotClassifier:
         """Learn from rows and from what is said of classes.
 
-        Training needs its rows in memory, in float32.
+        Rows are kept in float16, scaled, because further classes are learned from them; and where the method is generative as
+        the final classifier sees them, in float32 and up to 1 GiB, for the next change of classes. While training, other
+        copies take up to four times the size of X in float32; X itself, mapped from a disk, is not copied.
 
         Args:
             X: (n, d) features: NumPy (float16 to float64, mapped or not), pandas, torch.
@@ -246,7 +249,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     # -- answering
 
     def predict(self, X: Any) -> Labels:
-        """(n, d) → (n,) labels. Looked at some thousand rows at a time: a mapped file is never copied whole."""
+        """(n, d) → (n,) labels. Looked at some hundred rows at a time: a mapped file is never copied whole."""
         state = self._fitted()
         best = [part.argmax(axis=1) for part in self._decisions(X, state)]
         predicted: Labels = state.classes[np.concatenate(best)]
@@ -324,12 +327,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """
         from unseen.seeing import picture_encoder
 
-        state = self._fitted()
-        name, encoder = getattr(self, "_seeing", (None, None))
-        if encoder is None or name != self.image_encoder:
-            encoder = picture_encoder(self.image_encoder, state.image_encoder, self.n_features_in_)
-            self._seeing = self.image_encoder, encoder
-        return encoder
+        return picture_encoder(self.image_encoder, self._fitted().image_encoder, self.n_features_in_)
 
     # -- saving
 
@@ -454,15 +452,16 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return (task, None) if asked == "fixed" or task.selection else _chosen_on_folds(task)
 
     def _decisions(self, X: Any, state: State) -> Iterator[NDArray[np.float64]]:
-        """Scores with γ, of some thousand rows at a time."""
+        """Scores with γ, of some hundred rows at a time."""
         return map(state.fitted.decide, self._parts(X))
 
     def _parts(self, X: Any) -> Iterator[NDArray[np.float32]]:
-        """Checked rows, some thousand at a time."""
+        """Checked rows, some hundred at a time."""
         X = as_array(X)
         count = X.shape[0] if getattr(X, "ndim", 0) == 2 else 0
-        for start in range(0, max(1, count), PART):
-            part = X if count <= PART else X.iloc[start : start + PART] if hasattr(X, "iloc") else X[start : start + PART]
+        for start in range(0, max(1, count), TOGETHER):
+            place = slice(start, start + TOGETHER)
+            part = X if count <= TOGETHER else X.iloc[place] if hasattr(X, "iloc") else X[place]
             with in_one_sentence():
                 rows: NDArray[np.float32] = validate_data(self, part, dtype=np.float32, reset=False)
             yield rows

@@ -29,7 +29,7 @@ WHITENING_SHRINKAGE = 0.1
 """Share of the average variance mixed into the covariance before it is inverted: with fewer rows than dimensions the
 covariance is singular."""
 
-ROWS_AT_ONCE, ROWS_MULTIPLIED = 256, 2**16
+ROWS_AT_ONCE, ROWS_MULTIPLIED = 64, 2**16
 """Scaled together by factors, for the processor's cache, and by a matrix: bounds memory. The first changes no bit."""
 
 NO_SPREAD = 1e-24
@@ -93,12 +93,13 @@ class FeatureScaler:
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scale (n, d) rows; rows outside the training range are not clipped."""
         scaled = np.empty(features.shape, np.float32)
-        for part in _in_parts(len(features), ROWS_AT_ONCE if self.matrix.ndim == 1 else ROWS_MULTIPLIED):
+        by_factors = self.matrix.ndim == 1
+        for part in _in_parts(len(features), ROWS_AT_ONCE if by_factors else ROWS_MULTIPLIED):
             x = features[part].astype(np.float64)
             if self.kind == "l2":
                 x = _unit_rows(x)
             x -= self.centre
-            scaled[part] = x * self.matrix if self.matrix.ndim == 1 else x @ self.matrix
+            scaled[part] = np.multiply(x, self.matrix, out=x) if by_factors else x @ self.matrix
         return scaled
 
 

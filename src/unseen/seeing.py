@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from unseen.encoders.backbones import EncoderChoice, PictureEncoder
 from unseen.encoders.images import ImageEncoder
 from unseen.given import InputError
+
+
+@lru_cache(maxsize=4)
+def built(name: str) -> PictureEncoder:
+    """The encoder of this name, ready; the same one each time, for all classifiers of this process."""
+    return EncoderChoice(name).build()
 
 
 def picture_encoder(name: str | None, told: Mapping[str, str] | None, width: int) -> PictureEncoder:
@@ -16,7 +23,7 @@ def picture_encoder(name: str | None, told: Mapping[str, str] | None, width: int
         name: what `unseen features --encoder` takes; told: name and fingerprint, as a folder says; width: of a row.
 
     Raises InputError where nobody named one, or it is another than the folder says, or one of other rows; and as
-    `EncoderChoice.build`.
+    `EncoderChoice.build` does.
     """
     if name is None and told is not None:
         raise InputError(
@@ -29,7 +36,7 @@ def picture_encoder(name: str | None, told: Mapping[str, str] | None, width: int
         )
     if not isinstance(name, str):
         raise InputError(f"image_encoder is the name of an encoder, or None, not {type(name).__name__}")
-    encoder = EncoderChoice(name).build()
+    encoder = built(name)
     if told is not None and told["fingerprint"] != encoder.fingerprint:
         raise InputError(
             f"the classifier learned from pictures by another encoder ({told['name'][:80]!r}) than {name}; give that"
@@ -48,5 +55,5 @@ def told_of(name: str | None, told: Mapping[str, str] | None) -> dict[str, str] 
     """
     if name is None:
         return None if told is None else dict(told)
-    encoder = ImageEncoder() if name == ImageEncoder.name else EncoderChoice(name).build()
+    encoder = ImageEncoder() if name == ImageEncoder.name else built(name)
     return {"name": name, "fingerprint": encoder.fingerprint}

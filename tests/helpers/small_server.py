@@ -65,7 +65,7 @@ class Colours:
 def seeing(classifier: ZeroShotClassifier) -> ZeroShotClassifier:
     """The classifier, with an encoder of pictures."""
     seeing = copy.copy(classifier)
-    seeing.image_encoder, seeing._seeing = "colours", ("colours", Colours())
+    seeing.image_encoder, seeing.picture_encoder = "colours", Colours
     return seeing
 
 

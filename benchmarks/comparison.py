@@ -131,12 +131,10 @@ def write_page(target: Path) -> None:
 
 def write_words(docs: Path) -> None:
     """The pages that say in words what the figures mean."""
-    from unseen.experiments.results import read_rows
-
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from words import write_pages
 
-    write_pages(read_rows(OUT), docs)
+    write_pages(OUT, docs, ROOT / "README.md")
 
 
 def write_table(target: Path) -> None:

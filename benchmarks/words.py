@@ -1,12 +1,16 @@
-"""Pages whose words are written by hand and whose figures are not: benchmarks/words/NAME.md becomes docs/NAME.md.
+"""Pages whose words are written by hand and whose figures are not: benchmarks/words/NAME.md becomes docs/NAME.md, and
+benchmarks/words/readme.md the part of the README between its two marks.
 
 What stands in braces is replaced by what the stored rows say, protocol `blind` if no other is named:
 
-    {grocery: dfca}                             mean H with its interval, in percent
+    {grocery: dfca}                             mean H with its interval, in percent, and the number of runs
     {grocery: dfca | AUSUC}                     another figure: T1, U, S, H_without_gamma, seconds, or a diagnosis by its name
     {grocery: dfca, flow alone - dfca}          difference of H on equal tasks, with interval and how often it is above 0
     {grocery paper: dfca}                       under the protocol `paper`
-    {grocery ablated: dfca}                     over those tasks alone that DFCA's ablation has too
+    {grocery ablated: dfca}                     over those tasks alone that all rows of DFCA's ablation have in common
+    {grocery: oracle (dfca)}                    of the same classifier with real rows of the unseen classes
+    {grocery: dfca with 30}                     with so many synthetic rows a class, of the runs that were asked for it
+    {helped: class-gaussian, names alone | T1}  what benchmarks/what_helps.py found
 
 A figure that nobody has measured yet reads "not measured yet".
 """
@@ -14,11 +18,15 @@ A figure that nobody has measured yet reads "not measured yet".
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from unseen.experiments.aggregate import Estimate, Method, diagnoses, paired, summaries
-from unseen.experiments.results import FIGURES, Row
+import what_helps
+
+from unseen.experiments.aggregate import Estimate, Method, paired, summaries
+from unseen.experiments.diagnoses import diagnoses
+from unseen.experiments.results import FIGURES, Row, read_oracles, read_rows
+from unseen.storage import read_json
 
 WORDS = Path(__file__).parent / "words"
 PLACE = re.compile(
@@ -27,10 +35,38 @@ PLACE = re.compile(
 MISSING = "not measured yet"
 
 
-def write_pages(rows: Sequence[Row], docs: Path) -> None:
-    """Every page of benchmarks/words, filled in."""
+MARKS = "<!-- results -->", "<!-- /results -->"
+
+
+def write_pages(folder: Path, docs: Path, readme: Path) -> None:
+    """Every page of benchmarks/words, filled in from a benchmark's folder."""
+    rows = [*read_rows(folder), *read_oracles(folder), *curves(folder), *helped()]
     for page in sorted(WORDS.glob("*.md")):
-        (docs / page.name).write_text(filled(page.read_text(), rows))
+        words = filled(page.read_text(), rows)
+        if page.name != "readme.md":
+            (docs / page.name).write_text(words)
+            continue
+        before, rest = readme.read_text().split(MARKS[0])
+        readme.write_text(f"{before}{MARKS[0]}\n{words}{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+def curves(folder: Path) -> Iterator[Row]:
+    """What runs would have been with other numbers of synthetic rows a class, as rows of methods called `NAME with NUMBER`."""
+    for row in read_rows(folder):
+        figures = folder / "tasks" / row["task"] / "figures.json"
+        if row["variant"] or not figures.exists():
+            continue
+        for point in read_json(figures).get("synthetic_counts") or ():
+            yield {**row, **{name: point.get(name) for name in FIGURES}, "method": f"{row['method']} with {point['per_class']}"}
+
+
+def helped() -> Iterator[Row]:
+    """The rows of what_helps.py, as those of a data set of their own. What knows no draw is the same in all three."""
+    none = {**dict.fromkeys(FIGURES), "seconds": 0.0, "peak_memory": None, "test_used_for_selection": False}
+    about = {"dataset": "helped", "features_hash": "", "embeddings_hash": "", "method": "class-gaussian", "protocol": "blind"}
+    for row in what_helps.read():
+        for draw in [row["seed"]] if row["variant"] in what_helps.DRAWN else what_helps.DRAWS:
+            yield {**none, **about, **row, "seed": draw}
 
 
 def filled(text: str, rows: Sequence[Row]) -> str:
@@ -40,8 +76,7 @@ def filled(text: str, rows: Sequence[Row]) -> str:
         own = [row for row in rows if (row["dataset"], row["protocol"]) == (place["data"], place["protocol"] or "blind")]
         first, _, second = place["of"].partition(" - ")
         if place["ablated"]:
-            taken = {(row["split"], row["seed"]) for row in own if row["variant"] and row["method"] == method(first)[0]}
-            own = [row for row in own if (row["split"], row["seed"]) in taken]
+            own = in_common([row for row in own if row["method"] == method(first)[0]])
         wanted = place["figure"] or "H"
         return difference(own, method(first), method(second), wanted) if second else value(own, method(first), wanted)
 
@@ -54,6 +89,15 @@ def method(label: str) -> Method:
     return name, variant
 
 
+def in_common(rows: Sequence[Row]) -> list[Row]:
+    """Of one method's rows those whose task every variant has done: while runs are missing, means of others do not compare."""
+    tasks: dict[str, set[tuple[str, int]]] = {}
+    for row in rows:
+        tasks.setdefault(row["variant"], set()).add((row["split"], row["seed"]))
+    shared = set.intersection(*tasks.values()) if len(tasks) > 1 else set()
+    return [row for row in rows if (row["split"], row["seed"]) in shared]
+
+
 def value(rows: Sequence[Row], of: Method, figure: str) -> str:
     """A mean over tasks, with an interval where there is one."""
     for summary in summaries(row for row in rows if (row["method"], row["variant"]) == of):
@@ -61,7 +105,9 @@ def value(rows: Sequence[Row], of: Method, figure: str) -> str:
             return f"{summary.seconds:.0f} s"
         if figure in FIGURES:
             estimate = summary.figures[figure]
-            return MISSING if estimate is None else f"{100 * estimate.mean:.1f}{_interval(estimate, '{:.1f}')}"
+            if estimate is None:
+                return MISSING
+            return f"{100 * estimate.mean:.1f} ({_interval(estimate, '{:.1f}')}{_runs(summary.tasks)})"
     for diagnosis in diagnoses(row for row in rows if (row["method"], row["variant"]) == of):
         if figure in ("leak_unseen_to_seen", "leak_seen_to_unseen", "gap"):
             return f"{100 * getattr(diagnosis, figure):.1f}"
@@ -74,8 +120,8 @@ def difference(rows: Sequence[Row], first: Method, second: Method, figure: str) 
     """How far the first is above the second, with its interval and the number of tasks in which it is."""
     for pair in paired(rows, first, second, figure):
         if pair.difference is not None:
-            at = f"{100 * pair.difference.mean:+.1f}{_interval(pair.difference, '{:+.1f}')}"
-            return f"{at}, above in {pair.better} of {pair.pairs} runs"
+            interval = _interval(pair.difference, "{:+.1f}")
+            return f"{100 * pair.difference.mean:+.1f} ({interval}above in {pair.better} of {_runs(pair.pairs)})"
     return MISSING
 
 
@@ -83,4 +129,8 @@ def _interval(estimate: Estimate, form: str) -> str:
     if estimate.interval is None:
         return ""
     low, high = (form.format(100 * bound) for bound in estimate.interval)
-    return f" ({low} to {high})"
+    return f"{low} to {high}, "
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"

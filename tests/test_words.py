@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,12 +12,9 @@ import pytest
 
 @pytest.fixture(scope="module")
 def words() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("words", Path(__file__).parents[1] / "benchmarks" / "words.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        return importlib.import_module("words")
 
 
 def row(method: str, split: str, h: float, variant: str = "", protocol: str = "blind", seed: int = 0) -> dict[str, Any]:
@@ -44,8 +41,8 @@ ROWS = [
 @pytest.mark.parametrize(
     ("place", "figure"),
     [
-        ("{shop paper: flow}", "62.5"),
-        ("{shop paper: flow | U}", "52.5"),
+        ("{shop paper: flow}", "62.5 (1 run)"),
+        ("{shop paper: flow | U}", "52.5 (1 run)"),
         ("{shop paper: flow | seconds}", "12 s"),
         ("{shop paper: flow | leak_unseen_to_seen}", "31.2"),
         ("{shop paper: flow | gap}", "20.0"),
@@ -64,12 +61,34 @@ def test_a_figure_stands_where_its_place_was(words: ModuleType, place: str, figu
 
 def test_a_mean_is_over_all_splits_or_over_those_of_the_ablation(words: ModuleType) -> None:
     assert words.filled("{shop: flow}", ROWS).startswith("45.8 (")
+    assert words.filled("{shop: flow}", ROWS).endswith(", 3 runs)")
     assert words.filled("{shop ablated: flow}", ROWS).startswith("62.5 (")
+    assert words.filled("{shop ablated: flow}", ROWS).endswith(", 2 runs)")
     assert words.filled("{shop ablated: flow, alone, or so}", ROWS) == words.filled("{shop: flow, alone, or so}", ROWS)
+
+
+def test_rows_of_an_ablation_rest_on_the_same_tasks_while_some_are_missing(words: ModuleType) -> None:
+    """A row that has done split b alone leaves b alone to all of them."""
+    rows = [*ROWS, row("flow", "b", 0.375, "one more")]
+    assert words.filled("{shop ablated: flow}", rows) == "75.0 (1 run)"
+    assert words.filled("{shop ablated: flow, alone, or so | U}", rows) == "77.5 (1 run)"
+    assert words.filled("{shop ablated: flow, one more}", rows) == "37.5 (1 run)"
+    assert words.filled("{shop ablated: flow}", [row("flow", "a", 0.5)]) == "not measured yet"
 
 
 def test_a_difference_is_on_equal_tasks(words: ModuleType) -> None:
     """-25 points on one split, +12.5 on the other; the third split and the other protocol have no pair."""
     said = words.filled("{shop: flow, alone, or so - flow}", ROWS)
-    assert said.startswith("-6.2 (-25.0 to +12.5)")
-    assert said.endswith("above in 1 of 2 runs")
+    assert said == "-6.2 (-25.0 to +12.5, above in 1 of 2 runs)"
+
+
+def test_what_would_help_is_compared_draw_by_draw(words: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what knows no draw the one row stands against each."""
+    rows = [("", 0, 0.5), ("names alone", 0, 0.25), *(("with one real picture", draw, 0.5 + draw / 8) for draw in range(3))]
+    stored = [{"split": "a", "split_hash": "of a", "variant": what, "seed": seed, "T1": t1} for what, seed, t1 in rows]
+    monkeypatch.setattr(words.what_helps, "read", lambda: stored)
+    place = "{{helped: class-gaussian, {} - class-gaussian | T1}}"
+    said = words.filled(place.format("with one real picture"), list(words.helped()))
+    assert said == "+12.5 (+0.0 to +25.0, above in 2 of 3 runs)"
+    assert words.filled(place.format("names alone"), list(words.helped())).endswith("above in 0 of 3 runs)")
+    assert words.filled("{helped: class-gaussian | T1}", list(words.helped())) == "50.0 (3 runs)"

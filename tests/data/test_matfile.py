@@ -463,7 +463,6 @@ def test_a_hundred_mutants_give_a_data_set_or_our_error(
     assert sum(outcomes[how, "read"] for how in ("bytes", "length")) >= 1, outcomes
 
 
-@pytest.mark.filterwarnings("ignore:.* more digits than float32 holds")  # a mutant may be a number still
 @pytest.mark.parametrize("how", ["bytes", "length", "truncation"])
 def test_mutants_through_the_real_process(
     how: str, tmp_path: Path, shared_data: Path, real_split_files: dict[bool, bytes]

@@ -120,16 +120,16 @@ def write(folder: Path, pictures: Content, table: Content, split_file: str = "at
     return folder
 
 
-def test_digits_that_are_lost_are_told_once(tmp_path: Path, quick_reader: None) -> None:
+def test_no_digit_is_lost(tmp_path: Path, quick_reader: None) -> None:
     pictures, table = small()
+    assert read_xlsa17(write(tmp_path / "exact", pictures, table)).features.dtype == np.float32
     pictures["features"][2, 7] = 0.1  # no number of float32
-    folder = write(tmp_path / "tiny", pictures, table)
-    with pytest.warns(
-        UserWarning, match=r"features in .*res101\.mat have more digits than float32 holds, and are rounded"
-    ) as told:
-        found = read_xlsa17(folder)
-    assert len(told) == 1
-    assert found.features[7, 2] == np.float32(0.1)
+    found = read_xlsa17(write(tmp_path / "tiny", pictures, table)).features
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, pictures["features"].T)
+    pictures["features"][2, 7] = 1e39  # beyond float32, in which every method computes
+    with pytest.raises(DataError, match="inf in row 7, column 2"):
+        read_xlsa17(write(tmp_path / "beyond", pictures, table))
 
 
 def test_a_file_of_the_folder_chooses(tmp_path: Path, quick_reader: None) -> None:

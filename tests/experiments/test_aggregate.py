@@ -18,7 +18,6 @@ from unseen.evaluation.statistics import interval_over_splits
 from unseen.experiments.aggregate import (
     Estimate,
     average_ranks,
-    diagnoses,
     is_oracle,
     label,
     ledger,
@@ -29,6 +28,7 @@ from unseen.experiments.aggregate import (
     summaries,
     unseen_names,
 )
+from unseen.experiments.diagnoses import diagnoses
 
 Row = dict[str, Any]
 MakeRow = Callable[..., Row]

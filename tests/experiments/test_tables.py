@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from unseen.experiments import tables
-from unseen.experiments.aggregate import average_ranks, consistencies, diagnoses, ledger, paired_table, summaries
+from unseen.experiments.aggregate import average_ranks, ledger, paired_table, summaries
+from unseen.experiments.diagnoses import consistencies, diagnoses
 from unseen.experiments.literature import published
 
 Row = dict[str, Any]

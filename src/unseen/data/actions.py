@@ -41,7 +41,8 @@ def read_actions(
         limits: what parsing each file may cost; see `unseen.data.matfile.Limits`.
 
     Returns:
-        Features (N, d) as float32, embeddings (C, a) as stored, and one split a folder, named as it is, in order of number.
+        Features (N, d) as float32 where that holds every digit, else as stored; embeddings (C, a) as stored; and one split a
+        folder, named as it is, in order of number.
 
     Raises:
         DataError: a file is missing, damaged, or does not fit the others; two splits are the same.

@@ -65,12 +65,7 @@ def write_bundle(dataset: Dataset, path: Path) -> None:
         "name": dataset.name,
         "provenance": vars(dataset.provenance),
         "attributions": dataset.attributions,
-        "pictures": dataset.pictures
-        and {
-            "media_type": dataset.pictures.media_type,
-            "tile": dataset.pictures.tile,
-            "columns": dataset.pictures.columns,
-        },
+        "pictures": dataset.pictures and dataset.pictures.layout,
     }
     if path.suffix == ".safetensors":
         stream_arrays(path, arrays, {key: json.dumps(value) for key, value in {**texts, **about}.items()}, sealed=True)

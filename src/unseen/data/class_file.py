@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unseen.data.class_list import attributes, read_class_list
-from unseen.data.collection import check_replaceable, read_manifest
+from unseen.data.collection import check_replaceable, existing, read_manifest
 from unseen.data.dataset import ClassTable
 from unseen.data.spreadsheets import SUFFIXES
 from unseen.data.validate import check_class_table
@@ -82,17 +82,11 @@ def load_classes(path: Path) -> Classes:
         DataError: nothing readable is there, it is damaged, or the table is not valid; one sentence says what and where.
         MissingDependency: a parquet file, and pyarrow is not installed.
     """
-    try:
+    with existing(path):
         if path.is_dir():
             return _load_folder(path)
         if path.suffix.lower() in SUFFIXES:
             return _load_table(path)
-        exists = path.exists()
-    except (OSError, ValueError) as error:  # a name too long, a NUL in it
-        cause = getattr(error, "strerror", None) or error
-        raise DataError(f"'{str(path)[:200]}' cannot be opened ({cause}); check the path") from error
-    if not exists:
-        raise DataError(f"{path} does not exist; check the name")
     raise DataError(f"{path} is no table of classes; give a folder that `unseen embed` wrote, .csv or .parquet")
 
 

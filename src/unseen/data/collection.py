@@ -10,7 +10,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def load_collection(path: Path, *, shards: bool = False) -> Collection:
         DataError: nothing readable is there, it is damaged, or it is a shard; one sentence says what and where.
         MissingDependency: a parquet file, and pyarrow is not installed.
     """
-    try:
+    with existing(path):
         if path.is_dir():
             return _load_folder(path, shards)
         suffix = path.suffix.lower()
@@ -126,15 +127,25 @@ def load_collection(path: Path, *, shards: bool = False) -> Collection:
             return _from_arrays(path, read_npz(path), {})
         if suffix == ".safetensors":
             return _from_arrays(path, *read_arrays(path))
+    raise DataError(
+        f"{path} is no table of features; give a folder that `unseen features` wrote, .csv, .parquet, .npz or .safetensors"
+    )
+
+
+@contextmanager
+def existing(path: Path) -> Iterator[None]:
+    """What is done with a path that a user typed; afterwards it is certain to exist.
+
+    Raises DataError where it does not, or no path can be such: a name too long, a NUL in it.
+    """
+    try:
+        yield
         exists = path.exists()
-    except (OSError, ValueError) as error:  # a name too long, a NUL in it
+    except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or error
         raise DataError(f"'{str(path)[:200]}' cannot be opened ({cause}); check the path") from error
     if not exists:
         raise DataError(f"{path} does not exist; check the name")
-    raise DataError(
-        f"{path} is no table of features; give a folder that `unseen features` wrote, .csv, .parquet, .npz or .safetensors"
-    )
 
 
 def check_replaceable(folder: Path, manifest: str, form: str, names: Sequence[str]) -> None:

@@ -140,6 +140,11 @@ class Pictures:
         """Data-set row → (column, line) of its tile."""
         return {int(row): (k % self.columns, k // self.columns) for k, row in enumerate(self.rows)}
 
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What a file keeps of it besides the sheet and the rows."""
+        return {"media_type": self.media_type, "tile": self.tile, "columns": self.columns}
+
 
 @dataclass(frozen=True)
 class TrainingView:

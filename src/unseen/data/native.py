@@ -103,12 +103,7 @@ def _manifest(dataset: Dataset, arrays: Mapping[str, NDArray[Any]], feature_file
         "provenance": vars(dataset.provenance),
         "attributions": dataset.attributions,
         "pictures": dataset.pictures
-        and {
-            "media_type": dataset.pictures.media_type,
-            "tile": dataset.pictures.tile,
-            "columns": dataset.pictures.columns,
-            "sha256": hashlib.sha256(dataset.pictures.sheet).hexdigest(),
-        },
+        and {**dataset.pictures.layout, "sha256": hashlib.sha256(dataset.pictures.sheet).hexdigest()},
         "sha256": {"features": dataset.features_fingerprint} | {k: fingerprint(v) for k, v in arrays.items()},
     }
 

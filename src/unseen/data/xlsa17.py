@@ -17,7 +17,6 @@ Who knows what they are writes it into `provenance.json` beside the file, and re
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +47,10 @@ def read_xlsa17(folder: Path, splits: str | None = None, limits: Limits | None =
         limits: what parsing each file may cost; see `unseen.data.matfile.Limits`.
 
     Returns:
-        Features (N, d) as float32, with a warning where digits are lost; embeddings (C, a) as stored (most of these files hold
-        unit vectors, CUB's sentences do not: methods normalise), names from `allclasses_names` or, where a file has none (FLO),
-        'class 001' and so on. The one split is named after its file and its fingerprint, since revisions of the "proposed
-        splits" go about under one name.
+        Features (N, d) as float32 where that holds every digit, else as stored; embeddings (C, a) as stored (most of these
+        files hold unit vectors, CUB's sentences do not: methods normalise), names from `allclasses_names` or, where a file has
+        none (FLO), 'class 001' and so on. The one split is named after its file and its fingerprint, since revisions of the
+        "proposed splits" go about under one name.
 
         The provenance says what `provenance.json` says, and in any case how long features and embeddings are.
 
@@ -155,7 +154,7 @@ def _assemble(
         raise DataError(f"{feature_file.parent}: {error}{mixed if named < len(labels) and not fits else ''}") from error
 
 
-def rows_of(pictures: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[np.float32], Ids]:
+def rows_of(pictures: dict[str, NDArray[Any]], path: Path) -> tuple[Floats, Ids]:
     """Features (N, d) and labels (N,), still counted from 1, of the feature file at `path`."""
     labels = whole_numbers(pictures["labels"], "labels", path)
     return _features(pictures["features"], len(labels), path), labels
@@ -184,7 +183,7 @@ def split_of(table: dict[str, NDArray[Any]], labels: Ids, feature_file: Path, sp
     return Split.from_rows("", labels, train=train, test_seen=test_seen, test_unseen=test_unseen)
 
 
-def _features(stored: NDArray[Any], pictures: int, path: Path) -> NDArray[np.float32]:
+def _features(stored: NDArray[Any], pictures: int, path: Path) -> Floats:
     """One column a picture as stored, one row a picture as returned."""
     numbers = numbers_of(stored, "features", path)
     if numbers.shape[1] != pictures:
@@ -197,9 +196,8 @@ def _features(stored: NDArray[Any], pictures: int, path: Path) -> NDArray[np.flo
         raise DataError(f"features in {path} are {shape}, but there are {pictures} labels; give one column for every label")
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and the validator names its row
         rounded = np.ascontiguousarray(numbers.T, dtype=np.float32)
-    if ((rounded != numbers.T) & np.isfinite(rounded)).any():
-        warnings.warn(f"features in {path} have more digits than float32 holds, and are rounded to it", stacklevel=2)
-    return rounded
+    more_digits = np.isfinite(rounded).all() and (rounded != numbers.T).any()
+    return np.ascontiguousarray(numbers.T) if more_digits else rounded
 
 
 def _embeddings(stored: NDArray[Any], path: Path) -> Floats:

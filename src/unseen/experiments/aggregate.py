@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
@@ -48,7 +48,8 @@ def is_oracle(row: Row) -> bool:
     return bool(row.get("test_used_for_training", False))
 
 
-def _grouped(rows: Iterable[Row], key: Callable[[Row], K]) -> dict[K, list[Row]]:
+def grouped(rows: Iterable[Row], key: Callable[[Row], K]) -> dict[K, list[Row]]:
+    """Rows by what `key` says of each, in the order in which it is first said."""
     groups: dict[K, list[Row]] = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
@@ -66,7 +67,7 @@ def refuse_repeated(rows: Iterable[Row]) -> None:
 
     Raises DataError, naming the tasks.
     """
-    for (_, method, protocol), group in _grouped(rows, lambda row: (_task_of(row), method_of(row), row["protocol"])).items():
+    for (_, method, protocol), group in grouped(rows, lambda row: (_task_of(row), method_of(row), row["protocol"])).items():
         if len(group) > 1:
             row = group[0]
             raise DataError(
@@ -156,7 +157,7 @@ def summaries(rows: Iterable[Row]) -> list[Summary]:
     """
     rows = list(rows)
     refuse_repeated(rows)
-    groups = _grouped(rows, lambda row: (data_of(row), row["protocol"], method_of(row)))
+    groups = grouped(rows, lambda row: (data_of(row), row["protocol"], method_of(row)))
     return [_summary(data, protocol, method, groups[data, protocol, method]) for data, protocol, method in sorted(groups)]
 
 
@@ -180,89 +181,7 @@ def _summary(data: Data, protocol: str, method: Method, rows: list[Row]) -> Summ
 def _estimate(rows: Sequence[Row], figure: str) -> Estimate | None:
     if any(row[figure] is None for row in rows):
         return None
-    return Estimate.of(
-        {split: [r[figure] for r in group] for split, group in _grouped(rows, lambda r: r["split_hash"]).items()}
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------- diagnoses
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Which way a method errs on one data set under one protocol; means over tasks.
-
-    Args:
-        leak_unseen_to_seen, leak_seen_to_unseen: shares of test rows that are taken for a class of the other kind, with γ.
-        gap: |S − U|.
-        figures: whatever else was measured in all of these tasks, such as how synthetic rows lie to real ones; of a module
-            that scores by itself the `margin_gap`.
-    """
-
-    data: Data
-    protocol: str
-    method: Method
-    leak_unseen_to_seen: float
-    leak_seen_to_unseen: float
-    gap: float
-    figures: dict[str, float]
-
-
-def diagnoses(rows: Iterable[Row]) -> list[Diagnosis]:
-    """One for each data set, protocol, method and variant, sorted in this order."""
-    groups = _grouped(rows, lambda row: (data_of(row), row["protocol"], method_of(row)))
-    found = []
-    for (data, protocol, method), group in sorted(groups.items()):
-        tables = [_measured(row) for row in group]
-        names = [name for name in tables[0] if all(table.get(name) is not None for table in tables)]
-        found.append(
-            Diagnosis(
-                data,
-                protocol,
-                method,
-                mean(row["leak_unseen_to_seen"] for row in group),
-                mean(row["leak_seen_to_unseen"] for row in group),
-                mean(abs(row["S"] - row["U"]) for row in group),
-                {name: mean(table[name] for table in tables) for name in names},
-            )
-        )
-    return found
-
-
-def _measured(row: Row) -> dict[str, Any]:
-    alone = row.get("module_alone") or {}
-    return {**(row.get("diagnosis") or {}), "margin_gap": alone.get("margin_gap")}
-
-
-@dataclass(frozen=True)
-class Consistency:
-    """How well one representation of a method agrees with the class embeddings; means over the tasks that say so.
-
-    Args:
-        representation: x as scaled, u as the final classifier sees it, or a part between them.
-        figures: of `unseen.evaluation.consistency`, by name.
-    """
-
-    data: Data
-    protocol: str
-    method: Method
-    representation: str
-    figures: dict[str, float]
-
-
-def consistencies(rows: Iterable[Row]) -> list[Consistency]:
-    """One for each data set, protocol, method, variant and representation, for methods that show their parts."""
-    groups = _grouped((row for row in rows if row.get("consistency")), lambda r: (data_of(r), r["protocol"], method_of(r)))
-    found = []
-    for (data, protocol, method), group in sorted(groups.items()):
-        tables = [row["consistency"] for row in group]
-        per_representation = [name for name, values in tables[0].items() if isinstance(values, dict)]
-        for representation in tables[0][per_representation[0]]:
-            figures = {name: mean(table[name][representation] for table in tables) for name in per_representation}
-            if representation == "h_s" and all(table["halves_told_apart"] is not None for table in tables):
-                figures["halves_told_apart"] = mean(table["halves_told_apart"] for table in tables)
-            found.append(Consistency(data, protocol, method, representation, figures))
-    return found
+    return Estimate.of({split: [r[figure] for r in group] for split, group in grouped(rows, lambda r: r["split_hash"]).items()})
 
 
 # ------------------------------------------------------------------------------------------------------------ overlap
@@ -360,7 +279,7 @@ def paired(rows: Iterable[Row], first: Method, second: Method, figure: str = "H"
     """
     rows = [row for row in rows if method_of(row) in (first, second) and row[figure] is not None]
     refuse_repeated(rows)
-    groups = _grouped(rows, lambda row: (data_of(row), row["protocol"]))
+    groups = grouped(rows, lambda row: (data_of(row), row["protocol"]))
     return [_paired(data, protocol, groups[data, protocol], first, second, figure) for data, protocol in sorted(groups)]
 
 
@@ -436,9 +355,9 @@ def average_ranks(rows: Iterable[Row], figure: str = "H") -> list[Ranks]:
     rows = [row for row in rows if not is_oracle(row) and row[figure] is not None]
     refuse_repeated(rows)
     found = []
-    for protocol, group in sorted(_grouped(rows, lambda row: row["protocol"]).items()):
+    for protocol, group in sorted(grouped(rows, lambda row: row["protocol"]).items()):
         methods = sorted({method_of(row) for row in group})
-        by_task = [{method_of(r): r[figure] for r in of_task} for of_task in _grouped(group, _task_of).values()]
+        by_task = [{method_of(r): r[figure] for r in of_task} for of_task in grouped(group, _task_of).values()]
         complete = [[-figures[m] for m in methods] for figures in by_task if len(figures) == len(methods)]
         average: Any = rankdata(complete, axis=1).mean(axis=0) if complete else []
         ranked = sorted(zip(methods, map(float, average), strict=False), key=lambda entry: (entry[1], entry[0]))
@@ -482,7 +401,7 @@ def ledger(rows: Iterable[Row]) -> list[Looks]:
     less trustworthy; this is the count of those that these rows know of. An oracle's row counts as one diagnosis.
     """
     found = []
-    groups = _grouped(rows, lambda row: (row["dataset"], row["split"], row["split_hash"]))
+    groups = grouped(rows, lambda row: (row["dataset"], row["split"], row["split_hash"]))
     for (dataset, split, split_hash), group in sorted(groups.items()):
         by_method: dict[Method, int] = defaultdict(int)
         to_report = to_choose = to_diagnose = 0

@@ -12,8 +12,6 @@ from unseen.experiments import tables
 from unseen.experiments.aggregate import (
     Method,
     average_ranks,
-    consistencies,
-    diagnoses,
     ledger,
     method_of,
     overlapping_splits,
@@ -21,6 +19,7 @@ from unseen.experiments.aggregate import (
     summaries,
     unseen_names,
 )
+from unseen.experiments.diagnoses import consistencies, diagnoses
 from unseen.experiments.literature import beside, why_none
 from unseen.experiments.results import Row, read_failures, read_oracles, read_rows
 

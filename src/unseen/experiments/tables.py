@@ -12,7 +12,8 @@ from itertools import groupby
 from rich.table import Table
 from rich.text import Text
 
-from unseen.experiments.aggregate import Consistency, Data, Diagnosis, Estimate, Looks, Paired, Ranks, Summary, label
+from unseen.experiments.aggregate import Data, Estimate, Looks, Paired, Ranks, Summary, label
+from unseen.experiments.diagnoses import Consistency, Diagnosis
 from unseen.experiments.literature import LiteratureRow
 
 MISSING = "–"

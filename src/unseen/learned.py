@@ -8,6 +8,7 @@ their labels; the noise of each is seeded by its name; rows that come later are 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from unseen.calibration import Calibration
 from unseen.class_rows import Made, rows_by_class
 from unseen.data.dataset import ClassTable, Ids, TrainingView
 from unseen.data.validate import check_class_table
+from unseen.encoders.text import one_thread
 from unseen.errors import SettingsError
 from unseen.evaluation.predictor import spread_of_margin
 from unseen.final_classifier import ClassifierRows, fit_final_classifier
@@ -185,7 +187,9 @@ class Learned:
                 kind = "softmax" if recipe.classifier == "ood" else recipe.classifier
                 recipe = replace(recipe, classifier=kind, classifier_batch=recipe.classifier_batch or recipe.synthetic)
             ids = torch.from_numpy(columns).to(device)
-            scores = fit_final_classifier(rows, ids, recipe, stream_seed(self.seed, "classifier"))
+            # A softmax takes thousands of small steps: threads share them hardly quicker, on a busy machine many times slower.
+            with nullcontext() if recipe.classifier == "gaussian" else one_thread():
+                scores = fit_final_classifier(rows, ids, recipe, stream_seed(self.seed, "classifier"))
         sides = [torch.from_numpy(np.flatnonzero(side[columns])).to(device) for side in (seen, ~seen)]
         calibration = self.calibration
         needed = all(len(side) for side in sides) and (self.recipe.gamma or calibration)

@@ -70,7 +70,7 @@ clean:
 	@touch $@
 
 .venv/test: .venv/demo
-	$(PIP) -e '.[report,images,text,dev]'
+	$(PIP) -e '.[report,images,text,serve,dev]'
 	$(PIP) --no-deps $(NO_DEPS)
 	@touch $@
 

@@ -14,7 +14,7 @@ import warnings
 import typer
 
 import unseen
-from unseen.cli import benchmarks, data, models, runs
+from unseen.cli import benchmarks, data, models, runs, serving
 from unseen.cli.saying import say
 from unseen.errors import SettingsError, Stopped, UnseenError
 
@@ -31,6 +31,7 @@ app.command()(benchmarks.tune)
 app.command()(benchmarks.ablate)
 app.command()(benchmarks.report)
 app.command()(runs.export)
+app.command()(serving.serve)
 app.command(context_settings={"allow_interspersed_args": True})(data.features)
 app.command()(benchmarks.methods)
 app.command("embed")(data.embed_classes)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,28 +174,46 @@ def opened_rgb(picture: Image | Path | str) -> Image:
     Raises DataError when a path is missing or is not a picture, or when it is one that cannot be used: of more pixels than
     Pillow's bound, a mere line, without a known scale of brightness.
     """
-    pil = _imported("PIL.Image")
     if not isinstance(picture, str | Path):
+        _imported("PIL.Image")
         return _on_white(_in_eight_bits(_turned(picture)))
     try:
         if not stat.S_ISREG(os.stat(picture).st_mode):
             raise DataError(f"picture {shown(picture)} is no file; check the path")
+    except FileNotFoundError as error:
+        raise DataError(f"picture {shown(picture)} does not exist; check the path") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(shown(picture), error) from error
+    return decoded_rgb(picture, shown(picture))
+
+
+def decoded_rgb(file: BinaryIO | Path | str, name: str, most_pixels: int | None = None) -> Image:
+    """The picture in a file, or in one in memory; see `opened_rgb`.
+
+    Args:
+        name: for a sentence.
+        most_pixels: it may have; its header says how many, before anything is decoded.
+    """
+    pil = _imported("PIL.Image")
+    try:
         pil.init()
-        with pil.open(picture, formats=[known for known in FORMATS if known in pil.OPEN]) as image:
+        with pil.open(file, formats=[known for known in FORMATS if known in pil.OPEN]) as image:
             longer, shorter = max(image.size), min(image.size)
             if longer > LONGEST_RATIO * shorter:
                 raise ValueError(f"{longer} by {shorter} pixels are a line")
+            if most_pixels is not None and longer * shorter > most_pixels:
+                raise ValueError(f"{longer} by {shorter} pixels are more than {most_pixels}")
             if image.format == "TIFF" and image.mode == "I":
                 raise ValueError(NO_SCALE)  # whatever the numbers happen to be
             return _on_white(_in_eight_bits(_turned(image)))
-    except FileNotFoundError as error:
-        raise DataError(f"picture {shown(picture)} does not exist; check the path") from error
     except UnseenError:
         raise
     except Exception as error:  # whatever a damaged file makes Pillow say
-        raise DataError(
-            f"picture {shown(picture)} cannot be read ({_cause(error)}); convert it anew or leave it out"
-        ) from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    return DataError(f"picture {name} cannot be read ({_cause(error)}); convert it anew or leave it out")
 
 
 def shown(path: Path | str) -> str:

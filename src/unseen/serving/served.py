@@ -1,0 +1,210 @@
+"""The model that is served: one immutable snapshot at a time, and changes that make the next one.
+
+A request takes the snapshot that is current when its turn comes, and uses nothing else. A change is computed on a copy while
+the old snapshot goes on answering, and becomes current by one assignment. So no answer is a mixture of two sets of classes, and
+each names the revision that it came from: a hash of everything that scores depend on, the same wherever the model is the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.errors import DataError, SettingsError, UnseenError
+from unseen.inference import Answers, OnnxClassifier
+from unseen.storage import fingerprint, hash_of
+
+if TYPE_CHECKING:
+    from unseen.classifier import ZeroShotClassifier
+    from unseen.encoders.backbones import PictureEncoder
+
+REVISION = 16
+"""Hexadecimal digits of a hash that name a revision."""
+
+
+class Refused(UnseenError):
+    """A change that this model does not take: the class is there already or not at all, or the model cannot learn."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One state of the model. Never changed, so any number of requests may use it at a time.
+
+    Args:
+        classifier: nobody calls a method of it that changes it.
+        revision: names the state.
+        names: (C,) class names, in the order of the columns of its answers; seen: (C,) which had examples.
+        added: when a class was added to the running server; classes that came with the model are not in it.
+    """
+
+    classifier: ZeroShotClassifier | OnnxClassifier
+    revision: str
+    names: tuple[str, ...]
+    seen: tuple[bool, ...]
+    added: Mapping[str, datetime] = field(default_factory=dict)
+
+    @staticmethod
+    def of(classifier: ZeroShotClassifier | OnnxClassifier, added: Mapping[str, datetime] | None = None) -> Snapshot:
+        """A classifier as it is now; `added` may name classes that are gone."""
+        if isinstance(classifier, OnnxClassifier):
+            digest = sha256(classifier.path.read_bytes()).hexdigest()
+            return Snapshot(classifier, digest[:REVISION], classifier.names, tuple(classifier.seen.tolist()))
+        fitted = classifier.fitted_
+        arrays = {name: tensor.cpu().numpy() for name, tensor in fitted.scores.tensors().items()} | fitted.scaler.arrays()
+        said = [fitted.names, fitted.seen.tolist(), fitted.gamma, fitted.temperature, sorted(arrays)]
+        digest = hash_of([said, fingerprint(*(arrays[name] for name in sorted(arrays)))])
+        kept = {name: when for name, when in (added or {}).items() if name in fitted.names}
+        return Snapshot(classifier, digest[:REVISION], fitted.names, tuple(fitted.seen.tolist()), kept)
+
+    def answers(self, rows: NDArray[Any]) -> Answers:
+        """What it says of (n, d) features, or (n, 224, 224, 3) pictures where it takes these.
+
+        Raises DataError for rows of another shape, or too large to be scored.
+        """
+        classifier = self.classifier
+        answer: Any = classifier.predict if isinstance(classifier, OnnxClassifier) else classifier.answers
+        answers: Answers = answer(rows)
+        bad = np.flatnonzero(~np.isfinite(answers.probabilities).all(axis=1))
+        if len(bad):
+            raise DataError(f"row {bad[0]} is too large to be scored; check how it was made")
+        return answers
+
+
+class Served:
+    """A model, and how it changes.
+
+    Args:
+        model: a folder that `save` wrote, a file that `unseen export` wrote, or a classifier.
+        most: classes that it may have after an addition.
+        encoder, image_encoder: as `ZeroShotClassifier.load` takes them.
+        save: whether each change is written back to the folder before it is answered from.
+
+    Raises:
+        SettingsError: the model cannot be saved back.
+        DataError, MissingDependency: as opening it does.
+    """
+
+    def __init__(
+        self,
+        model: Path | ZeroShotClassifier | OnnxClassifier,
+        most: int,
+        *,
+        encoder: str | None = None,
+        image_encoder: str | None = None,
+        save: bool = False,
+    ) -> None:
+        classifier = opened(model, encoder, image_encoder) if isinstance(model, Path) else model
+        if save and (not isinstance(model, Path) or isinstance(classifier, OnnxClassifier)):
+            raise SettingsError("only a model in a folder is saved back; leave --save out")
+        self._folder = model if save and isinstance(model, Path) else None
+        self._most = most
+        self._changing = threading.Lock()
+        self.current = Snapshot.of(copy.copy(classifier))
+        self.encoder: PictureEncoder | None = None
+        if isinstance(classifier, OnnxClassifier):
+            self.takes_features, self.takes_pictures = classifier.takes == "features", classifier.takes == "pictures"
+            self.width = classifier.shape[0] if self.takes_features else None
+            self.told_by, self.why_not = None, "an exported classifier learns no classes; serve the model that it was made from"
+            return
+        self.takes_features, self.width = True, int(classifier.n_features_in_)
+        if classifier.image_encoder is not None:
+            self.encoder = classifier.picture_encoder()
+        self.takes_pictures = self.encoder is not None
+        self.told_by, self.why_not = told_by(classifier)
+
+    def add(self, name: str, said: str | Sequence[float]) -> Snapshot:
+        """Learn a class from its description or embedding, and answer from then on with it.
+
+        Raises:
+            Refused: it is known, there are too many, or the model learns none.
+            DataError: the name or what is said cannot be learned from.
+            RunError: the model cannot be saved; then it stays as it was.
+        """
+
+        def change(classifier: ZeroShotClassifier, now: Snapshot) -> str:
+            label = label_like(classifier, name)
+            if str(label) in now.names:
+                raise Refused(f"class {name[:100]!r} is known already; choose another name, or remove it first")
+            if len(now.names) >= self._most:
+                raise Refused(f"there are {len(now.names)} classes already, and this server takes no more; remove one first")
+            classifier.add_classes({label: said})
+            return str(label)
+
+        return self._changed(change)
+
+    def remove(self, name: str) -> Snapshot:
+        """Answer a class no more. Only one that was never seen, as only such a one can be added again.
+
+        Raises Refused for another one, and as `add`.
+        """
+
+        def change(classifier: ZeroShotClassifier, now: Snapshot) -> None:
+            if name not in now.names:
+                raise Refused(f"there is no class {name[:100]!r}; GET /classes lists them")
+            place = now.names.index(name)
+            if now.seen[place]:
+                raise Refused(f"class {name[:100]!r} was learned from examples, which a removal would lose; it stays")
+            classifier.remove_classes(classifier.classes_[[place]])
+
+        return self._changed(change)
+
+    def _changed(self, change: Callable[[ZeroShotClassifier, Snapshot], str | None]) -> Snapshot:
+        """One change after the other: on a copy, saved, made current.
+
+        Args:
+            change: changes a classifier; says which class it added.
+        """
+        with self._changing:
+            now = self.current
+            if isinstance(now.classifier, OnnxClassifier) or self.told_by is None:
+                raise Refused(self.why_not)
+            classifier = copy.copy(now.classifier)
+            name = change(classifier, now)
+            new = {} if name is None else {name: datetime.now(UTC).replace(microsecond=0)}
+            after = Snapshot.of(classifier, {**now.added, **new})
+            if self._folder is not None:
+                classifier.save(self._folder)
+            self.current = after
+            return after
+
+
+def opened(path: Path, encoder: str | None, image_encoder: str | None) -> ZeroShotClassifier | OnnxClassifier:
+    """A file as an exported classifier, anything else as a saved one; torch is needed for the latter only."""
+    if path.is_file():
+        return OnnxClassifier(path)
+    from unseen.classifier import ZeroShotClassifier
+
+    return ZeroShotClassifier.load(path, encoder=encoder, image_encoder=image_encoder)
+
+
+def told_by(classifier: ZeroShotClassifier) -> tuple[str | None, str]:
+    """How this classifier is told of a new class, `description` or `embedding`; or None, and why it cannot be."""
+    state = classifier._state
+    if state.encoder is None:
+        return None, "the model was fitted without descriptions, so it learns no classes; fit it with them"
+    if not len(state.learned.rows):
+        return None, "the model was saved for inference only, so it learns no classes; serve a full one"
+    return ("description" if state.encoder else "embedding"), ""
+
+
+def label_like(classifier: ZeroShotClassifier, name: str) -> Any:
+    """A name as a label of the kind that the classifier has; DataError where it is a number's, and the name is none."""
+    labels = classifier.classes_
+    if labels.dtype.kind not in "iuf":
+        return name
+    try:
+        label = labels.dtype.type(name)
+        if np.isfinite(label):
+            return label
+    except (ValueError, OverflowError):
+        pass
+    raise DataError(f"the classes of this model are numbered, and {name[:40]!r} is no such number; give one")

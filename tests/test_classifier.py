@@ -356,7 +356,7 @@ def test_a_class_leaves_the_unseen_side_with_enough_rows(method: str, world: Wor
 
 
 def test_the_mean_of_a_class_moves_from_words_to_rows(world: World) -> None:
-    """With k of 25 rows k/25 of the weight is theirs: the linear discriminant's means say so."""
+    """With k rows k / (k + 3) of the weight is theirs: the linear discriminant's means say so."""
     name, k = world.unseen[0], 10
     fitted = small(classifier="gaussian", transform="false").fit(world.X, world.y, world.embeddings)
     learned = fitted._state.learned
@@ -380,7 +380,35 @@ def test_the_mean_of_a_class_moves_from_words_to_rows(world: World) -> None:
         return weights @ rows.features.numpy()[own] / weights.sum()
 
     real = learned.scaler.features(X).mean(axis=0)
-    np.testing.assert_allclose(mean(k), (1 - k / FEW) * mean(0) + k / FEW * real, atol=2e-3)
+    np.testing.assert_allclose(mean(k), (3 * mean(0) + k * real) / (3 + k), atol=2e-3)
+
+
+def test_closed_forms_mix_what_they_regress_with_few_rows(world: World) -> None:
+    """One row alone is a bad mean: it was taken for the whole, which told worse than none."""
+    name, k = world.unseen[0], 2
+    X = world.rows([name] * k, np.random.default_rng(3))
+    fitted = small("prototype").fit(world.X, world.y, world.embeddings)
+    place = list(fitted.classes_).index(name)
+    before = fitted.fitted_.scores.weight[place].numpy() / 2
+    real = fitted._state.learned.scaler.features(X).mean(axis=0)
+    fitted.learn_examples(X, [name] * k)
+    assert name in fitted.unseen_classes_
+    weight, bias = fitted.fitted_.scores.weight[place].numpy() / 2, fitted.fitted_.scores.bias[place].item()
+    np.testing.assert_allclose(weight, (3 * before + k * real) / (3 + k), atol=2e-3)
+    assert bias == pytest.approx(-np.square(weight).sum(), rel=1e-5)
+    others = [k for k in range(14) if k != place]
+    again = small("prototype").fit(world.X, world.y, world.embeddings).fitted_.scores.weight
+    np.testing.assert_allclose(fitted.fitted_.scores.weight[others], again[others], rtol=1e-5)
+
+
+def test_rows_of_unseen_classes_teach_eszsl_as_rows_of_seen_ones_do(world: World) -> None:
+    name = world.unseen[0]
+    X = world.rows([name] * 4, np.random.default_rng(3))
+    fitted = small("eszsl").fit(world.X, world.y, world.embeddings).learn_examples(X, [name] * 4)
+    learned = fitted._state.learned
+    as_seen = replace(learned, trained=learned.trained | (learned.classes == name))
+    whole, _ = as_seen.fit(torch.device("cpu"))
+    np.testing.assert_allclose(fitted.fitted_.scores.weight, whole.scores.weight, rtol=1e-4, atol=1e-6)
 
 
 def test_rows_of_seen_classes_join_the_others(world: World) -> None:

@@ -220,7 +220,7 @@ def test_neighbours_are_means_of_real_and_of_synthetic_rows(classifier: str) -> 
     means = {name: mean(learned.rows[np.array(Y) == name]) for name in SEEN}
     for k in range(12, 16):
         means[NAMES[k]] = mean(method.sample(torch.full((learned.recipe.synthetic,), k), streams))
-    share = 5 / FEW
+    share = 5 / (5 + 3)
     means[UNSEEN[0]] = (1 - share) * means[UNSEEN[0]] + share * mean(learned.scaler.features(few).astype(np.float16))
     found = fitted.explain(ASKED[::10], count=2)
     for n, row in enumerate(fitted.fitted_.represent(ASKED[::10]).double().numpy()):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unseen.final_classifier import ClassifierRows, Within, classifier_rows, represent, row_weights
 from unseen.methods.base import ClassStreams, GenerativeMethod, SamplesRepresented, stream_seed
-from unseen.recipe import FEW, Recipe
+from unseen.recipe import Recipe, weight_of_few
 from unseen.represented import HELD_BYTES, PART
 from unseen.scaling import ScaledView
 from unseen.storage import fingerprint, hash_of
@@ -93,7 +93,7 @@ def rows_by_class(
     _represent(method, x_few, y_few, ClassStreams(stream_seed(seed, "examples"), view.names, view.device), few)
     means = torch.stack([mean for _, mean in synthetic.values()]) if synthetic else real_means[:0]
     if len(y_few):
-        share = torch.bincount(y_few, minlength=len(view.names))[view.unseen].double() / FEW
+        share = weight_of_few(torch.bincount(y_few, minlength=len(view.names))[view.unseen].double())
         few_classes, few_means = ClassifierRows(few, y_few, torch.ones_like(y_few, dtype=torch.float32), 0).means
         place = torch.searchsorted(view.unseen, few_classes)
         means = means.clone()

@@ -228,10 +228,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def learn_examples(self, X: Any, y: Any) -> ZeroShotClassifier:
         """Use rows of known classes that came after `fit`; generator, scaling and γ's unit rule stay as they are.
 
-        A class without rows moves from synthetic to real ones: with k of 25 rows (`unseen.recipe.FEW`), k/25 of its weight in
-        the final classifier is theirs, and the rest its synthetic rows'. With the 25th it has real rows only, and leaves the
-        unseen side of γ. Closed-form methods, which synthesise nothing, take the rows as they are, and their class leaves
-        the unseen side with the 25th too. Rows of a class on the seen side join its others. The order in which
+        A class without rows moves from synthetic to real ones: of its weight in the final classifier k / (k + 3) is that of
+        k rows (`unseen.recipe.weight_of_few`), and the rest its synthetic rows'. With the 25th (`FEW`) it has real rows only,
+        and leaves the unseen side of γ. Closed-form methods, which synthesise nothing, move the class's mean likewise; ESZSL,
+        which knows no means, takes the rows as they are. Rows of a class on the seen side join its others. The order in which
         rows come changes nothing.
 
         Args:

@@ -19,7 +19,7 @@ from torch import Tensor
 from unseen.gate import DETECTOR_EPOCHS, GatedScores, Scores, fit_detector, mean_entropy
 from unseen.linear import LinearScores, discriminant
 from unseen.methods.base import ClassStreams, GenerativeMethod, SamplesRepresented, Streams, stream_seed
-from unseen.recipe import FEW, Recipe
+from unseen.recipe import Recipe, weight_of_few
 from unseen.represented import PART, Rows, hold, in_parts
 from unseen.scaling import ScaledView
 
@@ -147,7 +147,8 @@ def classifier_rows(
     Args:
         drawn: where it is fewer than `rows_per_class` and not 0, so many are synthesised and weigh as much together.
         examples: a few real rows (m, d) of unseen classes and their class ids (m,): less than `FEW` a class. They stand behind
-            the synthetic rows and count as such. With k of them, k/`FEW` of the weight of their class is theirs.
+            the synthetic rows and count as such. With k of them, k / (k + `WORTH`) of the weight of their class is
+            theirs.
     """
     counted = rows_per_class
     if 0 < drawn < rows_per_class:
@@ -183,9 +184,10 @@ def row_weights(labels: Tensor, real: int, y_few: Tensor, counted: int, drawn: i
         counted: rows of an unseen class; classes: how many there are.
     """
     weights = torch.ones(len(labels), device=labels.device)
-    share = torch.bincount(y_few, minlength=classes).float() / FEW
+    count = torch.bincount(y_few, minlength=classes).float()
+    share = weight_of_few(count)
     weights[real:] = counted / drawn * (1 - share[labels[real:]])
-    weights[len(labels) - len(y_few) :] = counted / FEW
+    weights[len(labels) - len(y_few) :] = counted * share[y_few] / count[y_few]
     return weights
 
 

@@ -166,21 +166,20 @@ class Learned:
         seen = (self.trained | (count >= FEW)) & ~self.retired
         columns = np.flatnonzero(~self.retired)
         method = self.build(device)
-        further = seen[self.of_examples] if method is not None else np.ones(len(self.of_examples), bool)
-        used = ~self.retired[self.labels]
+        further, used = seen[self.of_examples], ~self.retired[self.labels]
         x, y = _on(device, (self.rows, self.labels, used), (self.examples, self.of_examples, further))
+        few = _on(device, (self.examples, self.of_examples, ~further))
         if method is None:
-            with_rows = (seen | (count > 0))[columns]
             place = torch.from_numpy(np.cumsum(~self.retired) - 1).to(device)
-            view = self._view(x, place[y], columns, np.flatnonzero(with_rows))
-            solved = self.hyperparameters.fit(view)
+            view = self._view(x, place[y], columns, np.flatnonzero(seen[columns]))
+            solved = self.hyperparameters.fit(replace(view, examples=(few[0], place[few[1]])) if len(few[1]) else view)
             # Not a transposed view, whose products differ in their last bits from those of what is saved.
             scores: Scores = LinearScores(solved.weight.contiguous(), solved.bias.contiguous())
+            x, y = torch.cat([x, few[0]]), torch.cat([y, few[1]])
             rows = ClassifierRows(x, y, torch.ones(len(y), device=device), synthetic=0)
         else:
             view = self._view(x, y, np.arange(len(self.classes)), np.flatnonzero(seen))
             view = replace(view, unseen=torch.from_numpy(np.flatnonzero(~seen & ~self.retired)).to(device))
-            few = _on(device, (self.examples, self.of_examples, ~further))
             seed, recipe = stream_seed(self.seed, "synthesis"), self.recipe
             rows, made = rows_by_class(method, view, recipe, seed, few, None if method.uses_unseen_embeddings else made)
             if not len(view.unseen):  # then nothing has to be told apart by a gate, nor says how large a batch is

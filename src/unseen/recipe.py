@@ -9,11 +9,21 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from unseen.errors import SettingsError
 from unseen.scaling import KNOWN, Scaling
 
 FEW = 25
 """Rows below which a class's mean is mostly noise; real rows cannot be had at will, synthetic ones can."""
+WORTH = 3
+"""Real rows of a class that weigh as much as all that is known of it without them. Each of the first few pictures tells much
+more than its share of `FEW`: docs/which-method.md has what folds of training rows say of it."""
+
+
+def weight_of_few(count: Tensor) -> Tensor:
+    """k real rows of an unseen class, fewer than `FEW` → k / (k + `WORTH`), their share of the weight of the class."""
+    return count / (count + WORTH)
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ class ScaledView:
         seen, unseen: class ids.
         unit_interval: features lie in [0, 1], so a sigmoid output with binary cross-entropy fits them.
         unlabelled: (m, d) scaled unseen test rows; of a `TransductiveView` alone.
+        examples: a few scaled rows (m, d) of unseen classes, and ids (m,) of these; of a classifier that was given them later.
     """
 
     features: Tensor
@@ -142,6 +143,7 @@ class ScaledView:
     unseen: Tensor
     unit_interval: bool
     unlabelled: Tensor | None = None
+    examples: tuple[Tensor, Tensor] | None = None
 
     @property
     def device(self) -> torch.device:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unseen.linear import LinearScores
 from unseen.methods.base import above_0
+from unseen.recipe import weight_of_few
 from unseen.represented import in_parts
 from unseen.scaling import ScaledView, Scaling
 
@@ -39,7 +40,8 @@ class Prototype:
 
 
 def class_prototypes(view: ScaledView, ridge: float) -> Tensor:
-    """(C, d) float64: class means of seen classes; for unseen ones a ridge regression from embedding to mean.
+    """(C, d) float64: class means of seen classes; for unseen ones a ridge regression from embedding to mean, and where such a
+    class has a few rows, their mean by its weight (`unseen.recipe.weight_of_few`).
 
     With E the seen embeddings and M the seen means less their average m̄, an embedding c is mapped to
     m̄ + c Eᵀ (E Eᵀ + λI)⁻¹ M: the dual form, a system of as many equations as there are seen classes.
@@ -55,4 +57,10 @@ def class_prototypes(view: ScaledView, ridge: float) -> Tensor:
     kernel = kernel + ridge * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
     weights = torch.linalg.solve(kernel, means[view.seen] - average)
     means[view.unseen] = average + embeddings[view.unseen] @ embeddings[view.seen].T @ weights
+    if view.examples is not None:
+        few, labels = view.examples
+        counts = torch.bincount(labels, minlength=count).double()
+        classes = torch.unique(labels)
+        own = means.new_zeros(means.shape).index_add_(0, labels, few.double())[classes] / counts[classes, None]
+        means[classes] += weight_of_few(counts[classes, None]) * (own - means[classes])
     return means

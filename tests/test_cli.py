@@ -266,7 +266,7 @@ def test_a_saved_model_is_exported(toy: Dataset, tmp_path: Path) -> None:
     assert answers.names == model.predict(features).tolist()
     assert answers.probabilities == pytest.approx(model.predict_proba(features), abs=1e-5)
     sentence = unseen("export", tmp_path / "model", "--onnx", tmp_path / "m.onnx", "--pictures").refused(2)
-    assert "leave out --data and --pictures" in sentence
+    assert "fit it with that image_encoder, or leave out --pictures" in sentence
 
 
 # --- an existing run

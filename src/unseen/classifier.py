@@ -320,6 +320,14 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """What folds say of probabilities; None where nothing was chosen on folds, or all classes are on one side of γ."""
         return self._fitted().calibration
 
+    @property
+    def told_by_(self) -> str | None:
+        """How further classes are told: by `description` or by `embedding`; None where it can learn none."""
+        state = self._fitted()
+        if state.encoder is None or not len(state.learned.rows):
+            return None
+        return "description" if state.encoder else "embedding"
+
     def picture_encoder(self) -> PictureEncoder:
         """The encoder that turns pictures into rows, `image_encoder`, ready; the same one each time.
 

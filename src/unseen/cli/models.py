@@ -250,7 +250,7 @@ def _added(
         said: Any = description if embedding is None else read_npy(embedding).reshape(-1)
         given: Any = {_label(known, name): said}
         names = [name]
-    elif classes.is_dir() or not known._state.encoder:
+    elif classes.is_dir() or known.told_by_ != "description":
         table = load_classes(classes).table
         names = list(table.names)
         given = ([_label(known, each) for each in names], table.embeddings)

@@ -119,7 +119,12 @@ class Served:
         if classifier.image_encoder is not None:
             self.encoder = classifier.picture_encoder()
         self.takes_pictures = self.encoder is not None
-        self.told_by, self.why_not = told_by(classifier)
+        self.told_by = classifier.told_by_
+        self.why_not = ""
+        if self.told_by is None:
+            self.why_not = (
+                "the model was fitted without descriptions or saved for inference only, so it learns no classes; serve another"
+            )
 
     def add(self, name: str, said: str | Sequence[float]) -> Snapshot:
         """Learn a class from its description or embedding, and answer from then on with it.
@@ -184,16 +189,6 @@ def opened(path: Path, encoder: str | None, image_encoder: str | None) -> ZeroSh
     from unseen.classifier import ZeroShotClassifier
 
     return ZeroShotClassifier.load(path, encoder=encoder, image_encoder=image_encoder)
-
-
-def told_by(classifier: ZeroShotClassifier) -> tuple[str | None, str]:
-    """How this classifier is told of a new class, `description` or `embedding`; or None, and why it cannot be."""
-    state = classifier._state
-    if state.encoder is None:
-        return None, "the model was fitted without descriptions, so it learns no classes; fit it with them"
-    if not len(state.learned.rows):
-        return None, "the model was saved for inference only, so it learns no classes; serve a full one"
-    return ("description" if state.encoder else "embedding"), ""
 
 
 def label_like(classifier: ZeroShotClassifier, name: str) -> Any:

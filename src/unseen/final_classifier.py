@@ -148,7 +148,7 @@ def classifier_rows(
         drawn: where it is fewer than `rows_per_class` and not 0, so many are synthesised and weigh as much together.
         examples: a few real rows (m, d) of unseen classes and their class ids (m,): less than `FEW` a class. They stand behind
             the synthetic rows and count as such. With k of them, k / (k + `WORTH`) of the weight of their class is
-            theirs.
+            theirs; the detector of `ood`, which only tells real from synthetic, counts rows and not classes.
     """
     counted = rows_per_class
     if 0 < drawn < rows_per_class:

@@ -176,7 +176,7 @@ def test_labels_that_are_numbers_are_typed_as_such(toy: Dataset, tmp_path: Path)
         (["add", "MODEL", "okapi", "--classes", "x.csv"], 2, "give a class by its name and what is known of it, or several"),
         (["add", "MODEL", "okapi", "striped"], 1, "the classes were given as embeddings, so a description cannot be compared"),
         (["add", "MODEL", "okapi", "--embedding", "SHORT"], 1, "the embedding of class 'okapi' has 3 numbers, but those of"),
-        (["add", "MODEL", "okapi", "--embedding", "none.npy"], 1, "none.npy is not a .npy file of numbers or texts"),
+        (["add", "MODEL", "okapi", "--embedding", "none.npy"], 1, "none.npy does not exist; check the name"),
         (["add", "MODEL", "class a", "--embedding", "FOUR"], 1, "class 'class a' is known already; give it to update_classes"),
         (["add", "MODEL", "a\nb", "--embedding", "FOUR"], 1, "class "),
         (["add", "MODEL", "\x1b[31m", "--embedding", "FOUR"], 1, "class "),

@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ import numpy as np
 import pytest
 from commands import Said, unseen
 
-from unseen import ZeroShotClassifier
+from unseen import ZeroShotClassifier, cli
 from unseen.answering import Answered
 from unseen.calibration import Neighbours
+from unseen.cli import PACKAGES
 from unseen.cli import answers as formats
 from unseen.cli.answers import FORMATS, one_by_one
 from unseen.data import Dataset
@@ -165,6 +168,7 @@ def test_nothing_in_nothing_out(form: str, model: Path) -> None:
     assert said.err.splitlines()[-1] == "note: there is no row in it, so nothing is answered"
 
 
+@pytest.mark.filterwarnings("always:1 file is no picture by its name")
 def test_pictures_become_rows_by_the_packaged_network(tmp_path: Path) -> None:
     """Files of any depth, hidden ones left out; one that is no picture is told of."""
     image = pytest.importorskip("PIL.Image")
@@ -178,6 +182,8 @@ def test_pictures_become_rows_by_the_packaged_network(tmp_path: Path) -> None:
         image.fromarray(rng.integers(0, 256, (8, 9, 3), np.uint8).repeat(9, 0)).save(folder / name)
     (folder / "a" / "no.png").write_text("no picture")
     (folder / ".hidden.png").write_text("no picture")
+    (folder / "a" / "notes.txt").write_text("no picture, and none by its name")
+    (folder / "m" / "loop").symlink_to(folder)
     features = ImageEncoder().encode(folder / name for name in sorted(names, key=os.fsencode))
     y = np.array([f"kind {k % 3}" for k in range(len(features))])
     known = ZeroShotClassifier("class-gaussian", settings={"gamma": 0.1}, image_encoder="efficientnet-lite0").fit(features, y)
@@ -189,10 +195,20 @@ def test_pictures_become_rows_by_the_packaged_network(tmp_path: Path) -> None:
     assert [each["class"] for each in found] == known.predict(features).tolist()
     assert said.code == 1
     assert said.err.splitlines() == [
+        f"{folder / 'm' / 'loop'} is a link to a folder that was read already, or to one above; left out",
+        "note: 1 file is no picture by its name (a/notes.txt); left aside",
         f"picture {folder / 'a' / 'no.png'} cannot be read (it is no picture of a known kind); convert it anew or leave it out",
-        f"error: 1 of {len(names) + 1} could not be read, see above; the others are answered",
+        f"error: 2 of {len(names) + 2} could not be read, see above; the others are answered",
     ]
     assert "\x1b" not in said.out
+    (folder / "m" / "loop").unlink()
+    (folder / "a" / "no.png").unlink()
+    without = unseen("predict", tmp_path / "model", folder)
+    assert (without.code, without.out) == (0, said.out)
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "x.txt").touch()
+    refused = unseen("predict", tmp_path / "model", tmp_path / "others").refused(1)
+    assert refused == f"{tmp_path / 'others'} holds no file that is a picture by its name; check the path"
 
     [one] = objects(unseen("predict", tmp_path / "model", folder / "z.png"))
     assert (one["input"], one["class"]) == (str(folder / "z.png"), found[-1]["class"])
@@ -200,8 +216,9 @@ def test_pictures_become_rows_by_the_packaged_network(tmp_path: Path) -> None:
     from unseen.export import export_onnx
 
     export_onnx(known.fitted_, tmp_path / "p.onnx", ImageEncoder(), rows=features)
+    (folder / "a" / "no.png").write_text("no picture")
     by_graph = unseen("predict", tmp_path / "p.onnx", folder)
-    assert by_graph.err == said.err
+    assert by_graph.err.splitlines()[:-1] == said.err.splitlines()[1:3]
     assert [json.loads(line)["class"] for line in by_graph.out.splitlines()] == [each["class"] for each in found]
     np.save(tmp_path / "x.npy", features)
     assert unseen("predict", tmp_path / "p.onnx", tmp_path / "x.npy").refused(2).startswith("the model takes pictures, with")
@@ -308,6 +325,7 @@ def test_a_file_is_written_whole_or_not_at_all(model: Path, tmp_path: Path) -> N
             "efficientnet-lite0 makes 1280 numbers of a picture",
         ),
         (["MODEL", "ROWS", "--out", "ROWS/x"], 1, "cannot write ROWS/x: "),
+        (["MODEL", "ROWS", "--out", "o.xyz"], 2, "--out 'o.xyz' does not say how to write; give .csv, .jsonl or .txt, or --f"),
     ],
 )
 def test_mistakes_get_one_sentence(
@@ -368,6 +386,49 @@ def test_a_graph_needs_no_torch_and_a_folder_says_what_to_do_without(model: Path
         f"error: a folder such as {model} needs the package 'torch'; where that is installed, `unseen export {model} "
         "--onnx FILE` makes a file of it that needs onnxruntime alone\n",
     )
+
+
+def test_what_is_always_needed_is_named_where_it_is_not_installed(model: Path, toy_folder: Path, tmp_path: Path) -> None:
+    for words in (
+        ("fit", toy_folder, tmp_path / "new"),
+        ("add", model, "okapi", "striped"),
+        ("export", model, "--onnx", tmp_path / "m.onnx"),
+    ):
+        asked = process(*words, before=WITHOUT)
+        out, err = asked.communicate()
+        assert (asked.returncode, out) == (1, "")
+        assert err in {
+            f"error: this command needs the package '{module}'; install it: pip install {PACKAGES[module]}\n"
+            for module in ("torch", "scipy", "sklearn")
+        }
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_export_without_onnx_says_what_to_install(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    said = unseen("export", model, "--onnx", tmp_path / "m.onnx").refused(1)
+    assert said == "an ONNX graph needs the package 'onnx'; run: pip install onnx onnxruntime"
+
+
+def test_all_that_is_always_needed_has_a_name_to_install() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert sorted(PACKAGES.values()) == sorted(need.split(">=")[0] for need in project["dependencies"])
+
+
+def test_other_modules_that_are_missing_are_no_mistake_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(**_: object) -> None:
+        raise ModuleNotFoundError("No module named 'unseen.nothing'", name="unseen.nothing")
+
+    monkeypatch.setattr(cli, "app", missing)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main()
+
+
+def test_a_closed_standard_input_gets_one_sentence(graph: Path) -> None:
+    asked = process("predict", graph, "-", preexec_fn=lambda: os.close(0))
+    said = "error: standard input is closed; write rows to it, or give a file\n"
+    assert (*asked.communicate(), asked.returncode) == ("", said, 1)
 
 
 def test_a_stream_is_answered_as_it_comes_and_stopped_by_ctrl_c(graph: Path) -> None:

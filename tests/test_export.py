@@ -279,9 +279,63 @@ def test_files_that_are_none_of_ours_are_refused(exported: Path, tmp_path: Path)
         ({"names": "[1"}, "is damaged"),
         ({"names": '["one"]'}, "is damaged"),
         ({"seen": None}, "is damaged"),
+        ({"seen": "[[true], [false]]"}, "is damaged"),
+        ({"gamma": "1" + "0" * 400}, "is damaged"),
+        ({"flag_threshold": '"x"'}, "is damaged"),
+        ({"flag_threshold": "[]"}, "is damaged"),
+        ({"abstention": '{"x": 1}'}, "is damaged"),
+        ({"abstention": "[1]"}, "is damaged"),
+        ({"abstention": '{"risk": "x", "threshold": 0.5}'}, "is damaged"),
     ):
         with pytest.raises(DataError, match=sentence):
             OnnxClassifier(changed(**values))
+
+
+@pytest.mark.parametrize(
+    ("takes", "of", "shape", "gives", "scored"),
+    [
+        ("features", "FLOAT", ["n", 4], "scores", [2]),
+        ("features", "FLOAT", ["n", 4], "scores", []),
+        ("features", "FLOAT", ["n", 4], "scores", [1, 3]),
+        ("features", "FLOAT", ["n", 4], "logits", [1, 2]),
+        ("features", "FLOAT", ["n", "d"], "scores", [1, 2]),
+        ("features", "FLOAT", ["n"], "scores", [1, 2]),
+        ("features", "DOUBLE", ["n", 4], "scores", [1, 2]),
+        ("sound", "FLOAT", ["n", 4], "scores", [1, 2]),
+        ("pictures", "UINT8", ["n", 4], "scores", [1, 2]),
+    ],
+)
+def test_graphs_of_another_shape_are_refused(
+    takes: str, of: str, shape: list[Any], gives: str, scored: list[int], tmp_path: Path
+) -> None:
+    from onnx import TensorProto, helper, save
+
+    def made(takes: str, of: str, shape: list[Any], gives: str, scored: list[int]) -> Path:
+        """A sum of all that comes, as if it were scores and probabilities."""
+        outputs = {gives: scored, "probabilities": [1, 2]}
+        nodes = [helper.make_node("Cast", [takes], ["x"], to=TensorProto.FLOAT)]
+        nodes += [helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0)]
+        nodes += [helper.make_node("Add", ["sum", f"zero {name}"], [name]) for name in outputs]
+        graph = helper.make_graph(
+            nodes,
+            "sum",
+            [helper.make_tensor_value_info(takes, getattr(TensorProto, of), shape)],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in outputs.items()],
+            [
+                helper.make_tensor(f"zero {name}", TensorProto.FLOAT, size, np.zeros(size).ravel())
+                for name, size in outputs.items()
+            ],
+        )
+        model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+        told = {"format": "unseen-onnx", "format_version": "1", "names": '["a", "b"]', "seen": "[true, false]"}
+        told |= {"gamma": "0", "temperature": "1", "flag_threshold": "null", "abstention": "null"}
+        helper.set_model_props(model, told)
+        save(model, tmp_path / "m.onnx")
+        return tmp_path / "m.onnx"
+
+    assert OnnxClassifier(made("features", "FLOAT", ["n", 4], "scores", [1, 2])).shape == (4,)
+    with pytest.raises(DataError, match="is damaged"):
+        OnnxClassifier(made(takes, of, shape, gives, scored))
 
 
 @pytest.mark.parametrize("place", ["other.bin", "{folder}/other.bin", "../../../../../../../../..{folder}/other.bin"])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from unseen.data.pictures import pictures_below
 from unseen.data.rows import SUFFIXES, Complain, Rows, rows_of_file, rows_of_stream
-from unseen.encoders.images import ImageEncoder, cropped, shown
+from unseen.encoders.images import ImageEncoder, cropped, shown, suffixes
 from unseen.errors import DataError, MissingDependency, SettingsError
 from unseen.extraction import cores, in_order
 from unseen.inference import PICTURES_AT_ONCE, Answers, OnnxClassifier, answers_of
@@ -244,6 +244,8 @@ def answered(model: Model, source: str, complain: Complain, explain: bool = Fals
 
 def _given(model: Model, source: str, complain: Complain) -> Iterator[Rows]:
     if source == "-":
+        if sys.stdin is None:
+            raise DataError("standard input is closed; write rows to it, or give a file")
         return rows_of_stream(sys.stdin.buffer, "standard input", _width(model), complain)
     path = Path(source)
     try:
@@ -265,7 +267,18 @@ def _given(model: Model, source: str, complain: Complain) -> Iterator[Rows]:
         raise DataError(f"{shown(path)} holds no file, and so no picture; check the path")
     for problem in problems:
         complain(f"{shown(path / problem.path)} {problem.why}; left out")
-    return _seen(model.seeing(), path, paths, complain)
+    encoder, known = model.seeing(), suffixes()
+    pictures = [name for name in paths if os.path.splitext(name)[1].lower() in known]
+    if not pictures:
+        raise DataError(f"{shown(path)} holds no file that is a picture by its name; check the path")
+    if len(pictures) < len(paths):
+        _tell_of_others(sorted({*paths} - {*pictures}, key=os.fsencode))
+    return _seen(encoder, path, pictures, complain)
+
+
+def _tell_of_others(paths: Sequence[str]) -> None:
+    said = "1 file is no picture by its name" if len(paths) == 1 else f"{len(paths)} files are no pictures by their names"
+    warnings.warn(f"{said} ({shown(paths[0])}{', …' if len(paths) > 1 else ''}); left aside", stacklevel=2)
 
 
 NO_PICTURES = {

@@ -116,4 +116,4 @@ def imported(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.split(".")[0]
-        raise MissingDependency(f"an ONNX graph needs the package '{package}'; run: pip install 'unseen[images]'") from error
+        raise MissingDependency(f"an ONNX graph needs the package '{package}'; run: pip install onnx onnxruntime") from error

@@ -26,6 +26,8 @@ __all__ = ["Answers", "OnnxClassifier"]
 FORMAT, VERSION = "unseen-onnx", 1
 ROWS_AT_ONCE, PICTURES_AT_ONCE = 4096, 32
 """Run together: bounds memory, not results."""
+TAKES = {"features": ("tensor(float)", 1), "pictures": ("tensor(uint8)", 3)}
+"""What a graph may take → its type, and how many dimensions one of them has."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,20 @@ class OnnxClassifier:
             }
             [entered] = self._session.get_inputs()
             self.takes, self.shape = str(entered.name), tuple(entered.shape[1:])
+            if (entered.type, len(self.shape)) != TAKES[self.takes] or not all(type(size) is int for size in self.shape):
+                raise ValueError("it takes something else")
             self.names = tuple(map(str, self.metadata["names"]))
             self.seen: NDArray[np.bool_] = np.array(self.metadata["seen"], bool)
             self.gamma, self.temperature = float(self.metadata["gamma"]), float(self.metadata["temperature"])
-            self.flag_threshold: float | None = self.metadata["flag_threshold"]
-            self.abstention: dict[str, Any] | None = self.metadata["abstention"]
-            if not len(self.names) == len(self.seen) == self._session.get_outputs()[0].shape[1]:
+            flagged, kept = self.metadata["flag_threshold"], self.metadata["abstention"]
+            self.flag_threshold = None if flagged is None else float(flagged)
+            self.abstention: dict[str, Any] | None = None
+            if kept is not None:
+                self.abstention = {**kept, "risk": float(kept["risk"]), "threshold": float(kept["threshold"])}
+            made = {output.name: list(output.shape[1:]) for output in self._session.get_outputs()}
+            if not [*self.seen.shape] == [len(self.names)] == made["scores"] == made["probabilities"]:
                 raise ValueError("it names other classes than it scores")
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise DataError(f"{path} is damaged ({type(error).__name__} in its metadata); export it again") from error
 
     def scores(self, x: NDArray[Any]) -> NDArray[np.float64]:

@@ -145,6 +145,45 @@ def test_arrays_are_left_out_of_row_by_row(tmp_path: Path) -> None:
     assert complaints == [f"row 1 of {tmp_path / 'x.npy'} holds what is no finite number; left out"]
 
 
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ("NA,2,3", "'NA'"),
+        ("1,,3", "an empty cell"),
+        (",2,3", "an empty cell"),
+        ("NA,nan,x", "'NA'"),
+        ("inf,NA,NA", "'NA'"),
+        ("0;1;2,5", "'2,5'"),
+        ("NA\t1.5\t2", "'NA'"),
+    ],
+)
+def test_a_first_row_with_a_number_in_it_is_no_line_of_names(first: str, said: str, tmp_path: Path) -> None:
+    mark = next(mark for mark in "\t;," if mark in first)
+    text = first + "\n" + mark.join("456") + "\n"
+    (tmp_path / "x.csv").write_text(text)
+    for names, x, complaints in (typed(text), read(tmp_path / "x.csv")):
+        assert names == [1]
+        np.testing.assert_array_equal(x, [[4, 5, 6]])
+        [complaint] = complaints
+        assert complaint.startswith("line 1 of ")
+        assert complaint.endswith(f" holds {said} where a number is expected; left out")
+
+
+def test_a_row_of_numbers_between_which_another_mark_stands_is_no_line_of_names() -> None:
+    for text, width in (("1.5;2.5\n", 1), ("1,919\n", 1), ("1,919;2,5\n", 2)):
+        names, _, complaints = typed(text, width)
+        assert (names, len(complaints)) == ([], 1)
+
+
+@pytest.mark.parametrize("header", ["id,400,410,420", "400,410,420,label", "nAme,nan,f1,f2", ",1,2,3", "Path,0,1,2"])
+def test_numbers_are_names_where_they_count_or_stand_beside_a_name_that_is_known(header: str) -> None:
+    cells = ["4", "5", "6"]
+    cells.insert(3 if header.endswith("label") else 0, "a")
+    names, x, complaints = typed(f"{header}\n{','.join(cells)}\n")
+    assert (names, complaints) == ([0 if header.endswith("label") else "a"], [])
+    np.testing.assert_array_equal(x, [[4, 5, 6]])
+
+
 @pytest.mark.parametrize("text", ["", "\n\n \n", "f0,f1,f2\n", "id,f0,f1,f2\r\n"])
 def test_nothing_is_no_rows(text: str) -> None:
     assert typed(text)[0] == []

@@ -37,6 +37,17 @@ app.command()(benchmarks.methods)
 app.command("embed")(data.embed_classes)
 
 STOPPED = 130
+PACKAGES = {
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "torch": "torch",
+    "safetensors": "safetensors",
+    "threadpoolctl": "threadpoolctl",
+    "typer": "typer",
+    "rich": "rich",
+}
+"""What is imported → the package that has it, of all that `unseen` always needs."""
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
 data_app.command()(data.info)
@@ -66,6 +77,12 @@ def main() -> None:
     except UnseenError as error:
         say(f"error: {error}", "bold red")
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").split(".")[0]
+        if module not in PACKAGES:
+            raise
+        say(f"error: this command needs the package '{module}'; install it: pip install {PACKAGES[module]}", "bold red")
+        sys.exit(1)
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -98,7 +98,10 @@ def _form(out: Path | None) -> str:
     """How answers are written where nobody says it."""
     if out is None:
         return "table" if sys.stdout.isatty() else "jsonl"
-    return {".csv": "csv", ".txt": "table"}.get(out.suffix.lower(), "jsonl")
+    forms = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table", "": "jsonl"}
+    if out.suffix.lower() not in forms:
+        raise SettingsError(f"--out {str(out)[:200]!r} does not say how to write; give .csv, .jsonl or .txt, or --format")
+    return forms[out.suffix.lower()]
 
 
 def _write(path: Path, lines: Iterator[str]) -> None:
@@ -246,6 +249,8 @@ def _added(
     from unseen.data.class_list import read_class_list
     from unseen.data.tables import read_npy
 
+    if embedding is not None and not os.path.exists(embedding):
+        raise DataError(f"{embedding} does not exist; check the name")
     if classes is None:
         said: Any = description if embedding is None else read_npy(embedding).reshape(-1)
         given: Any = {_label(known, name): said}

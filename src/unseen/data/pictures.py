@@ -155,7 +155,7 @@ def _walk(root: Path, start: str, entered: set[tuple[int, int]], problems: list[
             elif not stat.S_ISDIR(mode):
                 problems.append(Problem(path, "is no file but a pipe, a socket or a device"))
             elif identity in entered:
-                problems.append(Problem(path, "is a link to a folder that its class has been through, or to one above"))
+                problems.append(Problem(path, "is a link to a folder that was read already, or to one above"))
             else:
                 entered.add(identity)
                 to_do.append(path)

@@ -1,9 +1,10 @@
 """Rows of features to be answered, some at a time: from files larger than memory, or from a program that is still writing.
 
-A table has a first line with the names of its columns, or begins with a row of numbers. One column may be called `id`, `path`
-or `name` and says what a row is called; `label` and `split` are left aside; all others are the features, in their order. JSON
-lines are lists of numbers, or objects with `features` and perhaps one of the same three names. Arrays are `.npy`, or one array
-of two dimensions in an `.npz` or `.safetensors` file. A row that cannot be read is told of, and the others go on.
+A table has a first line with the names of its columns, none of which is a number, or begins with a row. One column may be
+called `id`, `path` or `name` and says what a row is called; `label` and `split` are left aside; all others are the features, in
+their order. JSON lines are lists of numbers, or objects with `features` and perhaps one of the same three names. Arrays are
+`.npy`, or one array of two dimensions in an `.npz` or `.safetensors` file. A row that cannot be read is told of, and the others
+go on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -221,9 +223,25 @@ def _shown(cells: Sequence[str]) -> str:
 
 
 def _is_row(cells: Sequence[str]) -> bool:
-    """Whether a first line is a row already: numbers alone, but for 0, 1, 2, …, which are names of columns."""
-    counted = [[str(k + first) for k in range(len(cells))] for first in (0, 1)]
-    return all(is_number(cell) for cell in cells) and (len(cells) == 1 or [cell.strip() for cell in cells] not in counted)
+    """Whether a first line is a row already. One number in it is enough: taken for names, it would be lost without a word.
+
+    Numbers are names only beside one of the names that are known, or where they count the columns: 0, 1, 2, …
+    """
+    named = _lowered(cells)
+    counting = named if named[0] else named[1:]
+    counted = [[str(k + first) for k in range(len(counting))] for first in (0, 1)]
+    if not {*NAMING, *ASIDE}.isdisjoint(named) or (len(cells) > 1 and counting in counted):
+        return False
+    return any(_of_numbers(cell) for cell in cells)
+
+
+def _of_numbers(cell: str) -> bool:
+    """Whether it is a number, or one with a decimal comma, or several between which another mark stands than was taken."""
+    return all(is_number(part) for part in re.split("[,;\t]", cell))
+
+
+def _lowered(cells: Sequence[str]) -> list[str]:
+    return [text_of_cell(cell).strip().casefold() for cell in cells]
 
 
 def _layout(cells: Sequence[str]) -> tuple[int | None, list[int]]:
@@ -231,7 +249,7 @@ def _layout(cells: Sequence[str]) -> tuple[int | None, list[int]]:
     leaves that of its index."""
     if not cells or _is_row(cells):
         return None, list(range(len(cells)))
-    named = [text_of_cell(cell).strip().casefold() for cell in cells]
+    named = _lowered(cells)
     naming = next((named.index(name) for name in NAMING if name in named), None if named[0] else 0)
     return naming, [k for k, name in enumerate(named) if k != naming and name not in (*NAMING, *ASIDE)]
 

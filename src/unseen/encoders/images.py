@@ -212,6 +212,12 @@ def decoded_rgb(file: BinaryIO | Path | str, name: str, most_pixels: int | None 
         raise _unreadable(name, error) from error
 
 
+def suffixes() -> frozenset[str]:
+    """How the names of pictures end: of all kinds that Pillow opens, in lower case."""
+    pil = _imported("PIL.Image")
+    return frozenset(suffix for suffix, kind in pil.registered_extensions().items() if kind in pil.OPEN)
+
+
 def _unreadable(name: str, error: Exception) -> DataError:
     return DataError(f"picture {name} cannot be read ({_cause(error)}); convert it anew or leave it out")
 

@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import tempfile
@@ -85,7 +86,7 @@ class OnnxClassifier:
         MissingDependency: onnxruntime is not installed.
 
     `names`, `seen` (C,), `gamma`, `temperature`, `flag_threshold`, `abstention` and `metadata` are what the file says; `takes`
-    is `features` or `pictures`, and `shape` that of one of them.
+    is `features` or `pictures`, and `shape` that of one of them. `sha256` is of the file's bytes.
     """
 
     def __init__(self, path: Path | str, threads: int = 0) -> None:
@@ -103,6 +104,7 @@ class OnnxClassifier:
             data = self.path.read_bytes()
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}); give a file that `unseen export` wrote") from error
+        self.sha256 = hashlib.sha256(data).hexdigest()
         try:
             with (
                 tempfile.TemporaryDirectory() as empty

@@ -16,6 +16,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,6 +56,10 @@ NUMPY_OF = {
 
 
 CODE_OF = {np.dtype(numpy): code for code, numpy in NUMPY_OF.items()}
+
+
+class BeingChanged(RunError):
+    """Another process changes what is in the folder."""
 
 
 def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
@@ -319,6 +324,30 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def alone(manifest: Path) -> Iterator[None]:
+    """Keep a second process from changing the folder of this file meanwhile: one of the two changes would be lost.
+
+    Raises BeingChanged, at once, when another one does. Where there is no such file nothing is kept.
+    """
+    import fcntl
+
+    try:
+        opened = manifest.open()
+    except (OSError, ValueError):  # reading it says so
+        yield
+        return
+    with opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            replaced = os.fstat(opened.fileno()).st_ino != manifest.stat().st_ino
+        except OSError:  # it is locked, or being replaced at this moment
+            replaced = True
+        if replaced:
+            raise BeingChanged(f"another command is changing {manifest.parent}; wait for it, and try again")
+        yield
 
 
 def _exchange(new: Path, path: Path) -> None:

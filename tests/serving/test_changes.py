@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from unseen import ZeroShotClassifier
 from unseen.errors import RunError, SettingsError
 from unseen.serving import Limits, create_app
 from unseen.serving.served import Snapshot
+from unseen.storage import alone
 
 Served = Callable[..., TestClient]
 
@@ -265,3 +267,68 @@ def test_an_exported_classifier_is_served_and_learns_nothing(
     assert "exported" in refused.json()["detail"]
     with pytest.raises(SettingsError, match="only a model in a folder"):
         create_app(tmp_path / "model.onnx", None, save=True)
+
+
+def test_what_a_command_changed_meanwhile_is_not_undone(served: Served, world: World, model_folder: Path) -> None:
+    """After a change of its own the server goes on; after somebody else's it changes nothing, until it is started again."""
+    one, other, third = world.later[0], world.later[1], {"name": "okapi", "embedding": [0.5, 1.0, 0.0, -1.0, 0.25, 2.0]}
+    client = served(model_folder, save=True)
+    assert client.post("/classes", json=told(world, one), headers=BEARER).status_code == 201
+    assert client.post("/classes", json=third, headers=BEARER).status_code == 201
+    ZeroShotClassifier.load(model_folder).add_classes({other: world.embeddings[other]}).save(model_folder)
+    on_disk = {path.name: path.read_bytes() for path in model_folder.iterdir()}
+
+    before = client.get("/classes").json()
+    for refused in (
+        client.post("/classes", json=told(world, other), headers=BEARER),
+        client.delete(f"/classes/{one}", headers=BEARER),
+    ):
+        assert refused.status_code == 409
+        assert refused.json() == {"detail": "the model was changed on disk; restart the server"}
+    assert client.get("/classes").json() == before
+    assert {path.name: path.read_bytes() for path in model_folder.iterdir()} == on_disk
+    assert served(model_folder, save=True).delete(f"/classes/{other}", headers=BEARER).status_code == 200
+
+    shutil.rmtree(model_folder)
+    assert client.delete(f"/classes/{one}", headers=BEARER).status_code == 409
+    assert not model_folder.exists()
+
+
+def test_while_a_command_changes_the_folder_the_server_does_not(served: Served, world: World, model_folder: Path) -> None:
+    """Nor a command, while the server does."""
+    client = served(model_folder, save=True)
+    with alone(model_folder / "model.json"):
+        refused = client.post("/classes", json=told(world, world.later[0]), headers=BEARER)
+        assert refused.status_code == 503
+        assert refused.headers["Retry-After"] == "1"
+        assert "another command is changing" in refused.json()["detail"]
+    save, refusals = ZeroShotClassifier.save, []
+
+    def held(self: ZeroShotClassifier, folder: Path) -> None:
+        with pytest.raises(RunError, match="another command is changing"), alone(folder / "model.json"):
+            pass
+        refusals.append(folder)
+        save(self, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ZeroShotClassifier, "save", held)
+        assert client.post("/classes", json=told(world, world.later[0]), headers=BEARER).status_code == 201
+    assert refusals == [model_folder]
+
+
+def test_a_class_without_a_word_about_it_is_asked_for_one(
+    served: Served, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ZeroShotClassifier, "told_by_", "description")
+    client = served()
+    for text in ("", " \n"):
+        reply = client.post("/classes", json={"name": "okapi", "description": text}, headers=BEARER)
+        assert reply.status_code == 422
+        assert reply.json()["detail"].endswith("give the class a description")
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/../b", "./a", "a/."])
+def test_a_name_that_clients_take_out_of_an_address_is_refused(name: str, served: Served, world: World) -> None:
+    reply = served().post("/classes", json=told(world, world.later[0]) | {"name": name}, headers=BEARER)
+    assert reply.status_code == 422
+    assert "choose another" in reply.json()["detail"]

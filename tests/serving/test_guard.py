@@ -109,3 +109,8 @@ def test_all_bodies_together_take_no_more_memory_than_they_may(served: Served) -
         refused = client.post("/predict", content=body.ljust(501), headers=headers)
         assert refused.status_code == 503
         assert refused.headers["Retry-After"] == "1"
+
+
+def test_a_length_of_thousands_of_digits_is_too_large(served: Served) -> None:
+    headers = {"Content-Type": "application/json", "Content-Length": "9" * 5000}
+    assert served().post("/predict", content=b"{}", headers=headers).status_code == 413

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 from small_server import until
@@ -68,3 +70,44 @@ def test_what_the_work_raises_comes_out_as_it_is() -> None:
     for error in (ZeroDivisionError("x"), TimeoutError("the work's own")):
         with pytest.raises(type(error), match=str(error)):
             asyncio.run(scene(error))
+
+
+def test_work_that_is_given_up_is_let_go_of_before_a_thread_comes_to_it() -> None:
+    """It holds the body of a request."""
+
+    class Body:
+        pass
+
+    async def scene() -> None:
+        line, gate, body = Line("test", threads=1, waiting=1), threading.Event(), Body()
+        held = weakref.ref(body)
+        running = asyncio.create_task(line.do(lambda: gate.wait(10), 10))
+        await asyncio.sleep(0.02)
+        with pytest.raises(TooLate):
+            await line.do(lambda body=body: body, 0.02)
+        del body
+        gc.collect()
+        assert held() is None
+        gate.set()
+        assert await running
+        line.close()
+
+    asyncio.run(scene())
+
+
+def test_work_that_ends_at_the_last_moment_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.12 on `asyncio.wait_for` may be too late though the work is done."""
+
+    async def late(future: asyncio.Future[int], _: float) -> None:
+        await future
+        raise TimeoutError
+
+    async def scene() -> int:
+        line = Line("test", threads=1, waiting=1)
+        try:
+            return await line.do(lambda: 7, 1)
+        finally:
+            line.close()
+
+    monkeypatch.setattr(asyncio, "wait_for", late)
+    assert asyncio.run(scene()) == 7

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from small_server import World
 from starlette.testclient import TestClient
 
 from unseen import ZeroShotClassifier
-from unseen.serving import Limits
+from unseen.errors import DataError
+from unseen.serving import Limits, messages
 
 Served = Callable[..., TestClient]
 
@@ -151,3 +155,33 @@ def test_the_interface_describes_itself(served: Served, world: World) -> None:
     assert answer["properties"].keys() == shown.keys()
     guess = described["components"]["schemas"]["Guess"]
     assert guess["properties"].keys() == shown["top"][0].keys()
+
+
+@pytest.mark.parametrize("unit", ["{}", '""', '[""]', "[null,null]"])
+def test_of_a_million_mistakes_the_first_is_told_at_once(unit: str) -> None:
+    """Each listed, they would take most of a minute and gigabytes."""
+    body = f'{{"features": [{",".join([unit] * 1_000_000)}]}}'.encode()
+    tracemalloc.start()
+    begun = time.process_time()
+    try:
+        with pytest.raises(DataError, match=r"^features\[0\]"):
+            messages.feature_rows(body, 10, 4096)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - begun < 2
+
+
+def test_the_mistakes_of_an_embedding_are_told_up_to_the_first() -> None:
+    body = json.dumps({"name": "okapi", "embedding": [""] * 1000})
+    with pytest.raises(ValidationError) as raised:
+        messages.NewClass.model_validate_json(body)
+    assert raised.value.error_count() == 1
+
+
+def test_who_asks_for_the_head_alone_gets_what_a_get_has(served: Served) -> None:
+    client = served()
+    for path in ("/", "/healthz"):
+        head, whole = client.head(path), client.get(path)
+        assert head.status_code == 200
+        assert head.headers == whole.headers

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -321,3 +322,43 @@ def test_rows_are_those_of_the_request(world: World, classifier: ZeroShotClassif
             answer += connection.recv(65_536)
     named = re.findall(rb'"answers": \[\{"class": "([^"]*)"', answer)
     assert [name.decode() for name in named] == classifier.predict(rows).tolist()
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(world: World, classifier: ZeroShotClassifier) -> None:
+    """Its reader has gone silent; who reads slowly but in time gets all of it."""
+    limits = Limits(answer_seconds=1.0)
+    body = json.dumps({"features": world.X[:1].tolist() * 4096}).encode()
+    asked = HEAD.replace(b"/predict", b"/predict?top=100") + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    def received(place: tuple[str, int], silent: float) -> tuple[int, int]:
+        """Bytes of the answer that came, and that it has."""
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            connection.settimeout(20)
+            connection.connect(place)
+            connection.sendall(asked)
+            answer = connection.recv(10_000)
+            length = int(re.search(rb"content-length: (\d+)", answer)[1])  # type: ignore[index]
+            begun = len(answer.partition(b"\r\n\r\n")[2])
+            time.sleep(silent)
+            with suppress(ConnectionResetError):
+                while begun < length and (more := connection.recv(1_000_000)):
+                    begun += len(more)
+        return begun, length
+
+    with run(create_app(classifier, None, limits), limits) as place:
+        came, length = received(place, 0.2)
+        assert came == length > 2_000_000
+        came, length = received(place, 2.0)
+        assert came < length
+        assert post(place, body_of(world))[0] == 200
+
+
+def test_the_head_alone_has_no_body(classifier: ZeroShotClassifier) -> None:
+    with run(create_app(classifier, None)) as place, socket.create_connection(place, timeout=20) as connection:
+        connection.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while more := connection.recv(65_536):
+            answer += more
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\n")

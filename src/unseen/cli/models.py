@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +13,7 @@ import typer
 
 from unseen.cli.options import AsJson, DatasetName, Settings, pairs
 from unseen.cli.saying import say
-from unseen.errors import DataError, MissingDependency, RunError, SettingsError
+from unseen.errors import DataError, MissingDependency, SettingsError
 
 if TYPE_CHECKING:
     from unseen.classifier import ZeroShotClassifier
@@ -282,9 +280,11 @@ def _change(
 ) -> None:
     """Load, change and save a classifier, and say what was done; nothing is changed where something is wrong."""
     from unseen.classifier import ZeroShotClassifier
+    from unseen.saved import MANIFEST
+    from unseen.storage import alone
 
     begun = time.monotonic()
-    with _to_itself(model):
+    with alone(model / MANIFEST):
         known = ZeroShotClassifier.load(model, encoder=encoder)
         names = change(known)
         known.save(model)
@@ -296,25 +296,3 @@ def _change(
         return
     shown = ", ".join(repr(name[:60]) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     print(f"{done} {shown} in {seconds:.1f} s; {count} classes now, {unseen} of them without an example")
-
-
-@contextmanager
-def _to_itself(model: Path) -> Iterator[None]:
-    """Keep a second command from changing the model meanwhile: one of the two changes would be lost."""
-    import fcntl
-
-    path = model / "model.json"
-    try:
-        manifest = path.open()
-    except (OSError, ValueError):  # no model; loading it says so
-        yield
-        return
-    with manifest:
-        try:
-            fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            replaced = os.fstat(manifest.fileno()).st_ino != path.stat().st_ino
-        except OSError:  # it is locked, or being replaced at this moment
-            replaced = True
-        if replaced:
-            raise RunError(f"another command is changing {model}; wait for it, and try again")
-        yield

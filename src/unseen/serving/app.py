@@ -25,6 +25,7 @@ from unseen.serving.line import Line, LineFull, TooLate
 from unseen.serving.page import page
 from unseen.serving.pictures import rows_of
 from unseen.serving.served import Refused, Served, Snapshot
+from unseen.storage import BeingChanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,10 +113,11 @@ def create_app(
     app.add_middleware(Guard, limits=limits, names=names)
     answer_errors(app)
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def show_page() -> Response:
         return page()
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", response_model=messages.Health)
     async def health() -> Response:
         """Whether the server answers, and by which revision of the model."""
@@ -175,9 +177,15 @@ def create_app(
         ):
             if len(text) > most:
                 raise DataError(f"the {what} has {len(text)} characters, and {most} are taken; shorten it")
+        if {".", ".."} & set(asked.name.split("/")):
+            raise DataError(
+                f"a class named {asked.name!r} could not be removed, as no address leads to it; choose another name"
+            )
         said = asked.description if served.told_by == "description" else asked.embedding
         if (asked.description is None) == (asked.embedding is None) or (said is None and served.told_by):
             raise DataError(f"tell a class to this model by its {served.told_by or 'description'}, and by nothing else")
+        if asked.description is not None and not asked.description.strip():
+            raise DataError("the description is empty; give the class a description")
         return await changed(lambda: served.add(asked.name, said or ()), 201)
 
     @app.delete("/classes/{name:path}", response_model=messages.Changed, openapi_extra=SECURED)
@@ -237,6 +245,8 @@ def answer_errors(app: FastAPI) -> None:
     async def ours(request: Request, error: Exception) -> Response:
         if isinstance(error, Refused):
             return refusal(409, str(error))
+        if isinstance(error, BeingChanged):
+            return refusal(503, str(error), {"Retry-After": "1"})
         if isinstance(error, DataError | SettingsError):
             return refusal(422, str(error))
         if isinstance(error, MissingDependency):

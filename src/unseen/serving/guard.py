@@ -30,6 +30,9 @@ ALWAYS = {
 }
 """Headers of every answer that does not set its own."""
 
+LONGEST_LENGTH = 20
+"""Digits of a Content-Length; Python reads no number of thousands."""
+
 
 def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """JSON in ASCII: it holds neither NaN, nor half a character that some class name may have."""
@@ -94,7 +97,7 @@ class Guard:
         if foreign or (method not in ("GET", "HEAD") and site not in ("same-origin", "none")):
             return refusal(403, "a page from elsewhere may not ask this server; open the server's own page")
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._limits.body_bytes:
+        if length.isdecimal() and (len(length) > LONGEST_LENGTH or int(length) > self._limits.body_bytes):
             return refusal(413, _too_large(self._limits))
         return None
 

@@ -27,6 +27,7 @@ class Limits:
         head_seconds: from a connection, or the last answer on it, until the head of a request is complete.
         body_seconds: until a body is complete.
         predict_seconds: from the body until the answer, waiting in line included.
+        answer_seconds: from when an answer is ready until its client has taken it.
         stop_seconds: that running requests have to be finished when the server is told to stop.
     """
 
@@ -45,6 +46,7 @@ class Limits:
     head_seconds: float = 15.0
     body_seconds: float = 30.0
     predict_seconds: float = 30.0
+    answer_seconds: float = 30.0
     stop_seconds: float = 60.0
 
     def __post_init__(self) -> None:

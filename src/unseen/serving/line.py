@@ -45,14 +45,17 @@ class Line:
             if self._inside >= self._most:
                 raise LineFull
             self._inside += 1
-        future = self._pool.submit(work)
+        held = [work]  # the pool keeps what it was given, also what was given up, until a thread comes to it
+        future = self._pool.submit(lambda: held.pop()())
         future.add_done_callback(self._leave)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
         except TimeoutError as error:
             if future.done() and not future.cancelled():
-                raise  # the work's own
+                return future.result()  # it was done at the last moment, or the error is its own
             raise TooLate from error
+        finally:
+            held.clear()
 
     def close(self) -> None:
         """Take no more work; what waits is given up."""

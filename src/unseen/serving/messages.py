@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from unseen.errors import DataError
 from unseen.inference import Answers
@@ -15,13 +15,16 @@ from unseen.serving.served import Served, Snapshot
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", populate_by_name=True)
+    # pydantic lists every mistake, and millions take gigabytes. So lists stop at the first, and `read` looks at unknown keys.
+    model_config = ConfigDict(
+        strict=True, extra="allow", populate_by_name=True, json_schema_extra={"additionalProperties": False}
+    )
 
 
 class FeatureRows(_Message):
     """Rows of numbers, as the model was fitted on."""
 
-    features: list[list[float]] = Field(
+    features: Annotated[list[Annotated[list[float], FailFast()]], FailFast()] = Field(
         description="n rows of as many numbers as the model takes", examples=[[[0.1, 2.5, 0.0]]]
     )
 
@@ -31,7 +34,9 @@ class NewClass(_Message):
 
     name: str = Field(min_length=1, examples=["okapi"])
     description: str | None = Field(None, examples=["a relative of the giraffe, brown, with striped legs"])
-    embedding: list[float] | None = Field(None, description="instead, where classes were given as embeddings")
+    embedding: Annotated[list[float] | None, FailFast()] = Field(
+        None, description="instead, where classes were given as embeddings"
+    )
 
 
 class Guess(_Message):
@@ -106,7 +111,7 @@ M = TypeVar("M", bound=_Message)
 def read(kind: type[M], body: bytes) -> M:
     """A message of this kind; DataError, about the first thing that is wrong with it."""
     try:
-        return kind.model_validate_json(body)
+        message = kind.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in first["loc"]).lstrip(".")
@@ -114,6 +119,9 @@ def read(kind: type[M], body: bytes) -> M:
         raise DataError(
             f"{where or 'the body'} is not as it should be: {what[:1].lower()}{what[1:]}; see /openapi.json"
         ) from None
+    for key in message.model_extra or ():
+        raise DataError(f"the body has an entry {key[:40]!r}, which is not asked for; see /openapi.json")
+    return message
 
 
 def feature_rows(body: bytes, width: int, most: int) -> NDArray[np.float32]:

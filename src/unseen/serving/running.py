@@ -67,10 +67,12 @@ class Telling(uvicorn.Server):
 
 
 def protocol(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 with what it lacks: a bound on connections, and on how long the head of a request may take."""
+    """uvicorn's HTTP/1.1 with what it lacks: bounds on connections, on how long the head of a request may take, and
+    on how long a client may take to read an answer, which is in memory until then."""
 
     class Bounded(H11Protocol):
         late: asyncio.TimerHandle | None = None
+        unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -82,6 +84,8 @@ def protocol(limits: Limits) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
+            if self.unread is not None:
+                self.unread.cancel()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -91,12 +95,25 @@ def protocol(limits: Limits) -> type[H11Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
+            self._await_reader()
             if self.cycle is None or self.cycle.response_complete:
                 self._await_request()
 
         def send_400_response(self, msg: str) -> None:
             self.transport.write(_whole("400 Bad Request", "this is not HTTP; check what is sent here"))
             self.transport.close()
+
+        def _await_reader(self) -> None:
+            """From now on, what is written may take so long to be read. uvicorn writes no next answer before most of it is."""
+            if self.unread is not None:
+                self.unread.cancel()
+                self.unread = None
+            if self.transport.get_write_buffer_size():
+                self.unread = self.loop.call_later(limits.answer_seconds, self._drop)
+
+        def _drop(self) -> None:
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()
 
         def _await_request(self) -> None:
             """From now on, the rest of the last request and the head of the next may take so long."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -21,11 +22,14 @@ from numpy.typing import NDArray
 
 from unseen.errors import DataError, SettingsError, UnseenError
 from unseen.inference import Answers, OnnxClassifier
-from unseen.storage import fingerprint, hash_of
+from unseen.storage import alone, fingerprint, hash_of
 
 if TYPE_CHECKING:
     from unseen.classifier import ZeroShotClassifier
     from unseen.encoders.backbones import PictureEncoder
+
+MANIFEST = "model.json"
+"""As `unseen.saved` calls it, which needs torch; an exported classifier is served without."""
 
 REVISION = 16
 """Hexadecimal digits of a hash that name a revision."""
@@ -56,8 +60,7 @@ class Snapshot:
     def of(classifier: ZeroShotClassifier | OnnxClassifier, added: Mapping[str, datetime] | None = None) -> Snapshot:
         """A classifier as it is now; `added` may name classes that are gone."""
         if isinstance(classifier, OnnxClassifier):
-            digest = sha256(classifier.path.read_bytes()).hexdigest()
-            return Snapshot(classifier, digest[:REVISION], classifier.names, tuple(classifier.seen.tolist()))
+            return Snapshot(classifier, classifier.sha256[:REVISION], classifier.names, tuple(classifier.seen.tolist()))
         fitted = classifier.fitted_
         arrays = {name: tensor.cpu().numpy() for name, tensor in fitted.scores.tensors().items()} | fitted.scaler.arrays()
         said = [fitted.names, fitted.seen.tolist(), fitted.gamma, fitted.temperature, sorted(arrays)]
@@ -102,10 +105,12 @@ class Served:
         image_encoder: str | None = None,
         save: bool = False,
     ) -> None:
-        classifier = opened(model, encoder, image_encoder) if isinstance(model, Path) else model
-        if save and (not isinstance(model, Path) or isinstance(classifier, OnnxClassifier)):
+        if save and (not isinstance(model, Path) or model.is_file()):
             raise SettingsError("only a model in a folder is saved back; leave --save out")
         self._folder = model if save and isinstance(model, Path) else None
+        with self._alone():
+            classifier = opened(model, encoder, image_encoder) if isinstance(model, Path) else model
+            self._on_disk = self._manifest()
         self._most = most
         self._changing = threading.Lock()
         self.current = Snapshot.of(copy.copy(classifier))
@@ -130,8 +135,9 @@ class Served:
         """Learn a class from its description or embedding, and answer from then on with it.
 
         Raises:
-            Refused: it is known, there are too many, or the model learns none.
+            Refused: it is known, there are too many, the model learns none, or the one in the folder is another by now.
             DataError: the name or what is said cannot be learned from.
+            BeingChanged: a command is changing it at this moment.
             RunError: the model cannot be saved; then it stays as it was.
         """
 
@@ -168,7 +174,9 @@ class Served:
         Args:
             change: changes a classifier; says which class it added.
         """
-        with self._changing:
+        with self._changing, self._alone():
+            if self._manifest() != self._on_disk:
+                raise Refused("the model was changed on disk; restart the server")
             now = self.current
             if isinstance(now.classifier, OnnxClassifier) or self.told_by is None:
                 raise Refused(self.why_not)
@@ -178,8 +186,20 @@ class Served:
             after = Snapshot.of(classifier, {**now.added, **new})
             if self._folder is not None:
                 classifier.save(self._folder)
+                self._on_disk = self._manifest()
             self.current = after
             return after
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Keep commands from changing the folder that changes are saved to, where there is one."""
+        return nullcontext() if self._folder is None else alone(self._folder / MANIFEST)
+
+    def _manifest(self) -> str | None:
+        """What tells the model that is in this folder from any other; None where there is none."""
+        try:
+            return None if self._folder is None else sha256((self._folder / MANIFEST).read_bytes()).hexdigest()
+        except OSError:
+            return None
 
 
 def opened(path: Path, encoder: str | None, image_encoder: str | None) -> ZeroShotClassifier | OnnxClassifier:

@@ -247,7 +247,7 @@ def _added(
     from unseen.data.class_list import read_class_list
     from unseen.data.tables import read_npy
 
-    if embedding is not None and not os.path.exists(embedding):
+    if embedding is not None and not embedding.exists():
         raise DataError(f"{embedding} does not exist; check the name")
     if classes is None:
         said: Any = description if embedding is None else read_npy(embedding).reshape(-1)

@@ -595,6 +595,8 @@ def test_an_encoder_is_handed_a_list_and_may_return_one(world: World) -> None:
     frame = pd.DataFrame({"name": words.keys(), "description": words.values()})
     for classes in (pd.Series(words), frame, frame.set_index("name"), frame.set_index(frame["name"])):
         assert same(counted, clone(asked).set_params(encoder=Letters()).fit(world.X, world.y, classes), world.X)
+    with pytest.raises(SettingsError, match="int has no encode"):
+        counted.set_params(encoder=7).add_classes({"okapi": "a striped animal"})
     with pytest.raises(DataError, match=r"encoder letters made numbers of shape \(13, 26\) of 14 texts"):
         clone(asked).set_params(encoder=Short()).fit(world.X, world.y, words)
 

@@ -64,6 +64,7 @@ def embedded(
             "the classes were given as embeddings, so a description cannot be compared with them; give an embedding of "
             f"{learned.embeddings.shape[1]} numbers"
         )
+    _check_encoder(encoder)
     encoder = encoder_named(encoder) if isinstance(encoder, str) else encoder
     with as_input_error():
         made = embed(dict(zip((str(label) for label in labels), said, strict=True)), encoder)
@@ -213,6 +214,13 @@ def distinct(y: Any) -> tuple[Labels, Ids]:
     return labels, ids
 
 
+def _check_encoder(encoder: Any) -> None:
+    if not isinstance(encoder, str) and (missing := [part for part in ENCODES if not hasattr(encoder, part)]):
+        raise SettingsError(
+            f"encoder is the name of one, or an object with {', '.join(ENCODES)}; {type(encoder).__name__} has no {missing[0]}"
+        )
+
+
 def seed_of(random_state: Any, settings: Any, preset: Any, encoder: Any, image_encoder: Any) -> int:
     """The integer that `random_state` is, or one drawn from what scikit-learn takes instead.
 
@@ -223,10 +231,7 @@ def seed_of(random_state: Any, settings: Any, preset: Any, encoder: Any, image_e
         raise SettingsError(f"settings is a mapping from name to value, or None, not {str(settings)[:40]!r}")
     if not isinstance(preset, str | None):
         raise SettingsError(f"preset is a name or the path of a file, as text, or None, not {str(preset)[:40]!r}")
-    if not isinstance(encoder, str) and (missing := [part for part in ENCODES if not hasattr(encoder, part)]):
-        raise SettingsError(
-            f"encoder is the name of one, or an object with {', '.join(ENCODES)}; {type(encoder).__name__} has no {missing[0]}"
-        )
+    _check_encoder(encoder)
     if image_encoder is not None and not (isinstance(image_encoder, str) and PICTURES.fullmatch(image_encoder)):
         raise SettingsError(
             f"image_encoder is {ImageEncoder.name}, timm:NAME, open_clip:NAME or None, not {str(image_encoder)[:40]!r}"

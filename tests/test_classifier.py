@@ -22,7 +22,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import unseen
-from unseen import DataError, UnseenError, ZeroShotClassifier
+from unseen import DataError, SettingsError, UnseenError, ZeroShotClassifier
+from unseen.given import label_like
 from unseen.model_selection import ClassFolds, harmonic_mean_scorer
 from unseen.recipe import FEW
 
@@ -503,3 +504,147 @@ def test_it_is_handed_out_by_the_package() -> None:
     assert unseen.ZeroShotClassifier is ZeroShotClassifier
     with pytest.raises(AttributeError, match="no attribute 'Magic'"):
         _ = unseen.Magic
+
+
+# ------------------------------------------------------------------------------------------- labels that are numbers
+
+
+def numbered(world: World, kind: type = int) -> tuple[ZeroShotClassifier, NDArray[np.float64]]:
+    """Fitted on classes 0 … 11 of this kind, and the embedding of another."""
+    number = {name: kind(k) for k, name in enumerate([*world.seen, *world.unseen])}
+    known = {number[name]: world.embeddings[name] for name in [*world.seen, *world.unseen[:2]]}
+    y = [number[name] for name in world.y]
+    return small("class-gaussian").fit(world.X, y, known), world.embeddings[world.unseen[2]]
+
+
+@pytest.mark.parametrize("label", [99, np.uint64(99), np.int16(99), 99.0, np.float32(99)])
+def test_a_number_added_is_of_the_kind_of_the_others(label: Any, world: World) -> None:
+    plain, said = numbered(world)
+    fitted, _ = numbered(world, np.uint64)
+    assert same(plain.add_classes({99: said}), fitted.add_classes({label: said}), world.X)
+    assert fitted.classes_.dtype == np.int64
+    assert fitted.fitted_.names[:2] == ("0", "1"), "what the noise is seeded by"
+    assert same(plain.remove_classes(99), fitted.remove_classes(99.0), world.X)
+
+
+@pytest.mark.parametrize("label", [12.5, float("nan"), float("inf"), True, np.True_, 2**70, 1e300, np.uint64(2**64 - 1), 1j])
+def test_a_number_that_is_none_of_the_others_kind_is_refused(label: Any, world: World) -> None:
+    fitted, said = numbered(world)
+    before = fitted._state
+    for change in (lambda: fitted.add_classes({label: said}), lambda: fitted.remove_classes(label)):
+        with pytest.raises(DataError) as error:
+            change()
+        one_sentence(error)
+    with pytest.raises(DataError, match="there is no class 'False'"):
+        fitted.learn_examples(world.X[:2], np.array([True, False]))
+    assert fitted._state is before
+
+
+def test_whole_numbers_stay_decimal_among_decimal_ones(world: World) -> None:
+    fitted, said = numbered(world, float)
+    fitted.add_classes({99: said, 12.5: said + 1})
+    assert fitted.classes_.dtype == np.float64
+    assert fitted.fitted_.names[-2:] == ("12.5", "99.0")
+    with pytest.raises(DataError, match="does not fit into 64 bits"):
+        fitted.add_classes({2**53 + 1: said - 1})
+
+
+def test_names_are_numbers_only_where_they_look_so() -> None:
+    whole, decimal = np.arange(3), np.arange(3.0)
+    assert [label_like(whole, name) for name in ("12", "+7", "-3", "007")] == [12, 7, -3, 7]
+    assert [label_like(decimal, name) for name in ("12", ".5", "-3.", "1.25")] == [12.0, 0.5, -3.0, 1.25]
+    for labels in (whole, decimal):
+        for name in ("1_000", " 12", "12\n", "١٢", "1e3", "nan", "inf", "", "-", ".", "9" * 5000, "０"):
+            with pytest.raises(DataError, match=r"is no (whole )?number"):
+                label_like(labels, name)
+    for name in ("1.5", "9223372036854775808"):
+        with pytest.raises(DataError, match="is no whole number"):
+            label_like(whole, name)
+    assert label_like(np.array(["a"]), "1_0") == "1_0"
+
+
+def test_classes_that_got_enough_rows_count_where_others_go(world: World) -> None:
+    fitted = small("class-gaussian").fit(world.X, world.y, world.embeddings)
+    rng = np.random.default_rng(3)
+    for name in world.unseen[:2]:
+        fitted.learn_examples(world.rows([name] * FEW, rng), [name] * FEW)
+    fitted.remove_classes(world.seen)
+    assert list(fitted.seen_classes_) == world.unseen[:2]
+    assert fitted.score(world.rows(world.unseen[:2] * 9, rng), world.unseen[:2] * 9) > 0.8
+    with pytest.raises(DataError, match="fewer than two classes with rows"):
+        fitted.remove_classes(world.unseen[0])
+
+
+# --------------------------------------------------------------------------------------- other ways to say what is meant
+
+
+def test_an_encoder_is_handed_a_list_and_may_return_one(world: World) -> None:
+    class Careful(Letters):
+        def encode(self, texts: Iterable[str]) -> Any:
+            assert isinstance(texts, list)
+            return super().encode(texts).tolist()
+
+    class Short(Letters):
+        def encode(self, texts: Iterable[str]) -> NDArray[np.float32]:
+            return super().encode(list(texts)[1:])
+
+    words = {name: "abcdefghijklmn"[k] * 9 for k, name in enumerate(world.names)}
+    asked = small("class-gaussian")
+    counted = clone(asked).set_params(encoder=Letters()).fit(world.X, world.y, words)
+    assert same(counted, clone(asked).set_params(encoder=Careful()).fit(world.X, world.y, words), world.X)
+    frame = pd.DataFrame({"name": words.keys(), "description": words.values()})
+    for classes in (pd.Series(words), frame, frame.set_index("name"), frame.set_index(frame["name"])):
+        assert same(counted, clone(asked).set_params(encoder=Letters()).fit(world.X, world.y, classes), world.X)
+    with pytest.raises(SettingsError, match="int has no encode"):
+        counted.set_params(encoder=7).add_classes({"okapi": "a striped animal"})
+    with pytest.raises(DataError, match=r"encoder letters made numbers of shape \(13, 26\) of 14 texts"):
+        clone(asked).set_params(encoder=Short()).fit(world.X, world.y, words)
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA, 7])
+def test_a_description_that_is_missing_is_named(nothing: Any, world: World) -> None:
+    words: dict[str, Any] = {name: "abcdefghijklmn"[k] * 9 for k, name in enumerate(world.names)} | {world.names[9]: nothing}
+    for classes in (words, pd.DataFrame({"description": pd.Series(words)}), pd.Series(words)):
+        with pytest.raises(DataError, match=f"class '{world.names[9]}' has no description") as error:
+            small().set_params(encoder=Letters()).fit(world.X, world.y, classes)
+        one_sentence(error)
+
+
+@pytest.mark.parametrize(("nothing", "said"), [(None, "row 3 of y has no label"), (np.nan, "NaN")])
+def test_a_row_without_a_label_is_refused(nothing: Any, said: str, world: World) -> None:
+    y = world.y.astype(object)
+    y[3] = nothing
+    fitted = small("class-gaussian").fit(world.X, world.y, world.embeddings)
+    for learning in (small().fit, fitted.learn_examples):
+        with pytest.raises(DataError, match=said) as error:
+            learning(world.X, y)
+        one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("settings", value) for value in (["gamma=1"], "gamma=1", {1: 2}, 7)),
+        *(("preset", value) for value in (7, b"awa2")),
+        *(("image_encoder", value) for value in (7, "magic", "timm:", ["timm:x"], np.ones(3))),
+        *(("random_state", value) for value in ("a", np.random.default_rng(0), 1.5, -1.0)),
+        *(("encoder", value) for value in (None, 7, Letters, lambda texts: texts)),
+    ],
+)  # fmt: skip
+def test_what_the_constructor_cannot_take_is_refused_before_training(argument: str, value: Any, world: World) -> None:
+    if value is Letters:
+        value = type("Nameless", (), {"encode": Letters.encode, "description": "", "fingerprint": ""})()
+    asked = small("class-gaussian").set_params(**{argument: value})
+    with pytest.raises(SettingsError, match=f"^{argument} is") as error:
+        asked.fit(world.X, world.y, world.embeddings)
+    one_sentence(error)
+    assert not hasattr(asked, "classes_")
+
+
+def test_what_cannot_be_asked_for_is_refused(world: World) -> None:
+    fitted = small("class-gaussian").fit(world.X, world.y, world.embeddings)
+    mistakes = [(f"count .* not '{count}'", lambda count=count: fitted.explain(world.X, count)) for count in (1.5, -1, 0, "a")]
+    for said, mistake in [*mistakes, ("risk is a share", lambda: fitted.answers(world.X, risk="a"))]:
+        with pytest.raises(SettingsError, match=said) as error:
+            mistake()
+        one_sentence(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -240,3 +241,38 @@ def test_saving_replaces_a_model_of_ours_and_nothing_else(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "thesis"]
     fitted.save(tmp_path / "model")
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before, "equal, to the byte"
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_what_is_no_plain_file_is_not_opened(name: str, fitted: ZeroShotClassifier, model: Path, tmp_path: Path) -> None:
+    def link(path: Path) -> None:
+        path.symlink_to(model / name)
+
+    for k, (put, said) in enumerate({os.mkfifo: "is no plain file", os.mkdir: "is no plain file", link: "is a link"}.items()):
+        shutil.copytree(model, tmp_path / str(k))
+        (tmp_path / str(k) / name).unlink()
+        put(tmp_path / str(k) / name)
+        refused(tmp_path / str(k), f"{name} {said}, and was not opened")
+        with pytest.raises(DataError, match=f"{name} {said}"):
+            fitted.save(tmp_path / str(k))
+
+
+def test_rows_are_not_lost_by_saving_a_model_without_any(fitted: ZeroShotClassifier, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "full")
+    fitted.save(tmp_path / "bare", inference_only=True)
+    bare = ZeroShotClassifier.load(tmp_path / "bare")
+    with pytest.raises(DataError, match="this one has none; choose another name, or say inference_only=True"):
+        bare.save(tmp_path / "full")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "full").iterdir()} == {
+        path.name: path.read_bytes() for path in model.iterdir()
+    }
+    bare.save(tmp_path / "bare")
+    bare.save(tmp_path / "full", inference_only=True)
+    assert not len(ZeroShotClassifier.load(tmp_path / "full")._state.learned.rows)
+
+
+def test_a_version_that_is_no_number_is_damage(model: Path, tmp_path: Path) -> None:
+    for k, version in enumerate(("2", None, [2])):
+        refused(
+            changed(model, tmp_path / str(k), lambda entry, _, version=version: entry.update(version=version)), "is damaged"
+        )

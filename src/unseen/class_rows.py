@@ -1,7 +1,8 @@
 """Rows for the final classifier of classes that come and go. Each class is synthesised by itself, so that its rows are the same
 bits whichever others there are; so they need not be made again when others come, nor do the real ones.
 
-Runs, whose classes stay, synthesise many classes at once (`final_classifier.classifier_rows`), which is a little faster.
+Where all rows together take more than `HELD_BYTES`, nothing is kept and many classes are synthesised at once, as in runs, whose
+classes stay (`final_classifier.classifier_rows`).
 """
 
 from __future__ import annotations

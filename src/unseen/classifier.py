@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from unseen.asking import build_task
@@ -26,7 +25,7 @@ from unseen.encoders.images import ImageEncoder
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.protocol import Task, Watch, chosen, is_transductive
 from unseen.fitted import Fitted
-from unseen.given import InputError, alike, as_array, as_input_error, as_labels, embedded, in_one_sentence
+from unseen.given import InputError, alike, as_array, as_input_error, as_labels, distinct, embedded, in_one_sentence, seed_of
 from unseen.inference import Answers
 from unseen.learned import Labels, Learned, learn
 from unseen.methods import ClosedForm
@@ -60,7 +59,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             seconds, `auto` is `blind`, unless there are settings or a preset, or too few classes to cut folds.
         settings: hyper-parameters and parts of the recipe by name, as `unseen train --set` takes them.
         preset: the name of one of the method's presets, or the path of a file that `--save-preset` wrote.
-        encoder: of descriptions: what `unseen embed --encoder` takes, or an object with `encode`.
+        encoder: of descriptions: what `unseen embed --encoder` takes, or an object with `encode` (a list of n texts → (n, d)
+            numbers), `name`, `description` and `fingerprint` (texts; the last changes with whatever changes embeddings).
         image_encoder: the name of the encoder that made the features of pictures, as `unseen features --encoder` takes it; it
             says how pictures become rows where they are to be answered, and `fit` has no use for it.
         random_state: the same integer gives the same classifier, to the bit on one machine. None draws one.
@@ -113,9 +113,9 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             X: (n, d) features: NumPy (float16 to float64, mapped or not), pandas, torch.
             y: (n,) labels: texts or whole numbers.
             classes: all classes that may be answered, those of y among them: a mapping from label to embedding, or from label
-                to description (a text or several); a DataFrame with the labels as its index, and numbers or a column
-                `description`; or a pair (labels, embeddings). None: the classes of y, told apart by nothing but that they
-                differ, so that none can be added later.
+                to description (a text or several), a Series likewise; a DataFrame with the labels as its index (or as its
+                column `name`, where nobody set an index), and numbers or a column `description`; or a pair (labels,
+                embeddings). None: the classes of y, told apart only by being different, so that none can be added later.
 
         Raises:
             InputError: X, y or the classes do not fit together, or hold what cannot be learned from.
@@ -124,14 +124,15 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """
         with in_one_sentence():
             X, y = validate_data(self, as_array(X), as_array(y), dtype=np.float32)
-            check_classification_targets(y)
-            seen, ids = np.unique(y, return_inverse=True)
+            seen, ids = distinct(y)
+        seed = seed_of(self.random_state, self.settings, self.preset, self.encoder, self.image_encoder)
         if len(seen) < 2:
             raise InputError(f"y has rows of 1 class ({str(seen[0])[:40]!r}), and learning needs two classes or more")
         if classes is None:
             labels, embeddings, encoder = seen, np.eye(len(seen)), None
         else:
             labels, embeddings, encoder = embedded(classes, self.encoder)
+            seen = as_labels(seen.tolist())
             if (missing := np.setdiff1d(seen, labels) if alike(seen, labels) else seen).size:
                 raise InputError(f"y has label {str(missing[0])[:40]!r}, which is not among the classes given; add it to them")
             order = np.argsort(labels, kind="stable")
@@ -140,8 +141,6 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         table = ClassTable(tuple(str(label) for label in labels), embeddings)
         with as_input_error():
             check_class_table(table)
-        random = self.random_state
-        seed = int(random) if isinstance(random, int | np.integer) else int(check_random_state(random).randint(2**31))
         rows, unseen = np.arange(len(X)), np.setdiff1d(np.arange(len(labels)), ids)
         split = Split("all rows", rows, rows[:0], rows[:0], np.unique(ids), unseen)
         one_model = Provenance(feature_extractor="the user's", embedding_source="the user's")  # `prompting` is chosen by name
@@ -216,12 +215,12 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises InputError: a label is unknown or given twice, or too few would be left.
         """
         state = self._refittable("remove")
-        given = [classes] if isinstance(classes, str | int | np.generic) else list(classes)
+        given = [classes] if isinstance(classes, str) or not np.iterable(classes) else list(classes)
         if not given:
             raise InputError("no class is given to be removed; name one")
         ids = state.known(as_labels(given))
         left = state.learned.without_classes(ids)
-        if (left.trained & ~left.retired).sum() < 2:
+        if left.seen.sum() < 2:
             raise InputError("fewer than two classes with rows would be left, and the final classifier needs them; keep some")
         return self._become(state, left, "remove")
 
@@ -242,9 +241,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         state = self._refittable("learn examples of")
         with in_one_sentence():
             X, y = validate_data(self, as_array(X), as_array(y), dtype=np.float32, reset=False)
-        distinct, inverse = np.unique(y, return_inverse=True)
-        ids = state.known(distinct)[inverse]
-        return self._become(state, state.learned.with_examples(X, ids), "learn examples of")
+            labels, ids = distinct(y)
+        return self._become(state, state.learned.with_examples(X, state.known(labels)[ids]), "learn examples of")
 
     # -- answering
 
@@ -283,7 +281,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     def explain(self, X: Any, count: int = 3) -> Neighbours:
         """What rows (n, d) resemble: labels and distances of the seen classes whose mean row lies nearest in represented space,
-        and of the unseen classes whose mean synthetic row does, `count` of each kind or as many as there are.
+        and of the unseen classes whose mean synthetic row, mixed with few real ones, does: `count` of each, or all there are.
 
         Closed-form methods synthesise nothing, so an unseen class is never near there until it has rows.
         """
@@ -346,7 +344,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             inference_only: leave out the training rows, most of its size; classes can then no longer be added.
 
         Raises:
-            DataError: the folder holds something else.
+            DataError: the folder holds something else, or rows, and this classifier, saved for inference only, none.
             RunError: the disk refuses.
         """
         from unseen.saved import write_model

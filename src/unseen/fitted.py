@@ -27,8 +27,9 @@ class Fitted:
         gamma: subtracted from the scores of these, in their units; 0 where all classes are on one side.
         temperature: by which scores are divided before the softmax; 1 where nothing was calibrated.
         device: where scores are computed.
-        prototypes: (C, d') of each class the mean of the represented rows that the classifier was fitted on, real ones if it is
-            seen, else synthetic ones; NaN for a class without rows. None where nobody asked.
+        prototypes: (C, d') of each class the mean of the represented rows that the classifier was fitted on, as it weighs them:
+            real ones if it is seen, else synthetic ones and the few real ones that it has; NaN for a class without rows. None
+            where nobody asked.
     """
 
     scaler: Scaler

@@ -83,10 +83,17 @@ class Learned:
         """The labels that are not retired."""
         return self.classes[~self.retired]
 
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """(C,) classes on the seen side of γ: answered, and trained on rows or with `FEW` that came later."""
+        count = np.bincount(self.of_examples, minlength=len(self.classes))
+        seen: NDArray[np.bool_] = (self.trained | (count >= FEW)) & ~self.retired
+        return seen
+
     # -- classes come, go and move
 
     def with_classes(self, classes: Labels, embeddings: NDArray[np.float64]) -> Learned:
-        """With these new classes, none of which is known.
+        """With these new classes, none of which is known, and whose labels are of the same kind (`unseen.given.like`).
 
         Raises DataError for names that collide, and embeddings that are not valid or the same as another's.
         """
@@ -156,14 +163,12 @@ class Learned:
 
         γ is the recipe's and the temperature the calibration's, in units of the spread of (max seen − max unseen) over the rows
         of *this* classifier, so both are scaled anew with every change of classes; where all classes are on one side there is
-        no such unit, γ is 0 and the temperature 1. A class is on the seen side if it had rows when the generator was trained,
-        or has got `FEW` since.
+        no such unit, γ is 0 and the temperature 1. Which side a class is on, `seen` says.
 
         Args:
             made: what an earlier fit with other classes made; it saves time and changes no bit.
         """
-        count = np.bincount(self.of_examples, minlength=len(self.classes))
-        seen = (self.trained | (count >= FEW)) & ~self.retired
+        seen = self.seen
         columns = np.flatnonzero(~self.retired)
         method = self.build(device)
         further, used = seen[self.of_examples], ~self.retired[self.labels]

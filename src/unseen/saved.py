@@ -28,7 +28,16 @@ from unseen.methods import find_method
 from unseen.recipe import Recipe
 from unseen.scaling import Scaler
 from unseen.state import State
-from unseen.storage import fingerprint, hash_of, read_arrays, replace_folder, write_arrays, write_json
+from unseen.storage import (
+    check_regular,
+    fingerprint,
+    hash_of,
+    read_arrays,
+    read_json,
+    replace_folder,
+    write_arrays,
+    write_json,
+)
 
 FORMAT = "unseen-classifier"
 VERSION = 2
@@ -53,8 +62,15 @@ def write_model(
     Args:
         asked: the arguments of the constructor; features: how many, and their names.
     """
+    check_regular(folder, (MANIFEST, ARRAYS))
     check_replaceable(folder, MANIFEST, FORMAT, (MANIFEST, ARRAYS))
     learned, fitted = state.learned, state.fitted
+    there = folder / MANIFEST
+    if not inference_only and not len(learned.rows) and there.exists() and read_json(there).get("inference_only") is False:
+        raise DataError(
+            f"{folder} holds a classifier with the rows that it learns further classes from, and this one has none; choose "
+            "another name, or say inference_only=True to give them up"
+        )
     assert fitted.prototypes is not None  # only a run's have none
     keep = 0 if inference_only else None
     arrays: dict[str, NDArray[Any]] = {
@@ -116,6 +132,10 @@ def read_model(folder: Path, device: torch.device) -> tuple[State, dict[str, Any
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the folder that `save` wrote")
+    check_regular(folder, (MANIFEST, ARRAYS))
+    said = read_json(folder / MANIFEST)
+    if said.get("format") == FORMAT and not isinstance(said.get("version"), int):
+        raise DataError(f"{folder / MANIFEST} is damaged (its version is no number); restore it or save the model again")
     manifest = read_manifest(folder, MANIFEST, FORMAT, VERSION)
     more = sorted(entry.name for entry in folder.iterdir() if entry.name not in (MANIFEST, ARRAYS))
     if more:

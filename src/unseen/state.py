@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from unseen.calibration import Calibration, Neighbours, explain
 from unseen.class_rows import Made
 from unseen.data.dataset import Ids
+from unseen.errors import SettingsError
 from unseen.fitted import Fitted
-from unseen.given import InputError, as_input_error, listed
+from unseen.given import InputError, alike, as_input_error, listed
 from unseen.inference import Answers, answers_of
 from unseen.learned import Labels, Learned
 
@@ -57,6 +58,8 @@ class State:
         """What scores (n, C), γ subtracted, come to; see `ZeroShotClassifier.answers`."""
         calibration, lowest = self.calibration, 0.0
         if risk is not None:
+            if not isinstance(risk, float | int | np.number):
+                raise SettingsError(f"risk is a share above 0 and below 1, or None, not {str(risk)[:40]!r}")
             if calibration is None:
                 raise InputError(
                     "a risk is kept to by what folds held out, and this classifier has no such rows of both seen and unseen "
@@ -70,6 +73,8 @@ class State:
 
     def neighbours(self, rows: NDArray[np.float32], count: int) -> Neighbours:
         """Of raw rows (n, d), by label; see `ZeroShotClassifier.explain`."""
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
+            raise SettingsError(f"count is a whole number of 1 or more, not {str(count)[:40]!r}")
         represented = self.fitted.represent(rows).cpu().numpy()
         assert self.fitted.prototypes is not None  # only a run's have none
         return explain(represented, self.fitted.prototypes, self.fitted.seen, count).labelled(self.classes)
@@ -80,7 +85,7 @@ class State:
         where = {label: k for k, label in enumerate(learned.classes.tolist()) if not learned.retired[k]}
         ids: dict[int, None] = {}
         for label in labels.tolist():
-            if label not in where:
+            if label not in where or not alike(labels, learned.classes):  # True is 1 to a dict
                 raise InputError(f"there is no class {str(label)[:40]!r}; there are {listed(learned.answered)}")
             if where[label] in ids:
                 raise InputError(f"class {str(label)[:40]!r} is given twice; give it once")

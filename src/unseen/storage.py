@@ -14,6 +14,7 @@ import mmap
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -246,6 +247,19 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         raise DataError(f"{path} does not exist; check the folder's name") from error
     except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{path} is damaged or is not safetensors ({error}); restore it or write it anew") from error
+
+
+def check_regular(folder: Path, names: Iterable[str]) -> None:
+    """DataError where one of these entries of a stranger's folder is there and is no plain file: opening a pipe never ends,
+    and a link leads out of the folder."""
+    for name in names:
+        try:
+            mode = (folder / name).lstat().st_mode
+        except OSError:  # missing, which whoever reads it says
+            continue
+        if not stat.S_ISREG(mode):
+            kind = "a link" if stat.S_ISLNK(mode) else "no plain file"
+            raise DataError(f"{folder / name} is {kind}, and was not opened; put the file itself there")
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -192,7 +192,7 @@ def test_numbered_classes_are_named_by_their_numbers(served: Served, world: Worl
     for name in ("okapi", "1.5", "99999999999999999999"):
         refused = client.post("/classes", json={"name": name, "embedding": embedding}, headers=BEARER)
         assert refused.status_code == 422
-        assert "no such number" in refused.json()["detail"]
+        assert "is no whole number" in refused.json()["detail"]
     assert client.delete("/classes/12", headers=BEARER).status_code == 200
 
 

@@ -267,12 +267,9 @@ def _added(
 
 def _label(known: ZeroShotClassifier, name: str) -> Any:
     """A name as typed, as a label of the kind that this classifier has."""
-    if known.classes_.dtype.kind not in "iu":
-        return name
-    try:
-        return int(name)
-    except ValueError:
-        raise DataError(f"class {name[:40]!r} is no whole number, as the labels of this classifier are; give one") from None
+    from unseen.given import label_like
+
+    return label_like(known.classes_, name)
 
 
 def _change(

@@ -48,7 +48,8 @@ class SentenceEncoder(Protocol):
         """Changes with everything that changes embeddings."""
 
     def encode(self, texts: Iterable[str]) -> NDArray[np.float32]:
-        """(n, d) float32, a row a text, each of length 1 and dependent on its text alone."""
+        """(n, d) float32, a row a text, each of length 1 and dependent on its text alone. The texts are a list, unless somebody
+        watches how many were taken."""
 
 
 def embed(
@@ -192,13 +193,15 @@ def _encoded(
     """One row a class, the mean of its texts' embeddings on the unit sphere."""
     distinct = list(dict.fromkeys(text for of_class in texts for text in of_class))
 
-    def watched() -> Iterator[str]:
+    def watched(watch: Callable[[int, int], None]) -> Iterator[str]:
         for position, text in enumerate(distinct):
-            if watch is not None:
-                watch(position, len(distinct))
+            watch(position, len(distinct))
             yield text
 
-    row_of = dict(zip(distinct, encoder.encode(watched()).astype(np.float64), strict=True))
+    encoded = np.asarray(encoder.encode(distinct if watch is None else watched(watch)), np.float64)
+    if encoded.ndim != 2 or len(encoded) != len(distinct):
+        raise DataError(f"encoder {encoder.name} made numbers of shape {encoded.shape} of {len(distinct)} texts; correct it")
+    row_of = dict(zip(distinct, encoded, strict=True))
     means = [np.mean([row_of[text] for text in of_class], axis=0) for of_class in texts]
     lengths = [float(np.sqrt(np.square(mean).sum())) for mean in means]
     return np.stack([mean / (length or 1.0) for mean, length in zip(means, lengths, strict=True)]).astype(np.float32)

@@ -142,7 +142,9 @@ class Served:
         """
 
         def change(classifier: ZeroShotClassifier, now: Snapshot) -> str:
-            label = label_like(classifier, name)
+            from unseen.given import label_like
+
+            label = label_like(classifier.classes_, name)
             if str(label) in now.names:
                 raise Refused(f"class {name[:100]!r} is known already; choose another name, or remove it first")
             if len(now.names) >= self._most:
@@ -209,17 +211,3 @@ def opened(path: Path, encoder: str | None, image_encoder: str | None) -> ZeroSh
     from unseen.classifier import ZeroShotClassifier
 
     return ZeroShotClassifier.load(path, encoder=encoder, image_encoder=image_encoder)
-
-
-def label_like(classifier: ZeroShotClassifier, name: str) -> Any:
-    """A name as a label of the kind that the classifier has; DataError where it is a number's, and the name is none."""
-    labels = classifier.classes_
-    if labels.dtype.kind not in "iuf":
-        return name
-    try:
-        label = labels.dtype.type(name)
-        if np.isfinite(label):
-            return label
-    except (ValueError, OverflowError):
-        pass
-    raise DataError(f"the classes of this model are numbered, and {name[:40]!r} is no such number; give one")

@@ -55,6 +55,7 @@ def main() -> None:
     if not arguments.report_only:
         prepare(arguments.data)
         measure(arguments.workers, arguments.commit)
+    keep_curves()
     write_page(ROOT / "docs" / "results.md")
     write_words(ROOT / "docs", ROOT / "README.md")
     write_table(ROOT / "docs" / "results.csv")
@@ -127,6 +128,14 @@ def write_page(target: Path) -> None:
         lines += [markdown(part), ""] if isinstance(part, Table) else [f"{part[0].upper()}{part[1:]}.", ""]
     lines += [BEFORE, "Every run is a line of [results.csv](results.csv); what it depends on stands in the folder of its task."]
     target.write_text("\n".join(lines) + "\n")
+
+
+def keep_curves() -> None:
+    """What the words need of the runs' figures, which git does not keep."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import words
+
+    words.keep_curves(OUT)
 
 
 def write_words(docs: Path, readme: Path) -> None:

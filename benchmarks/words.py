@@ -27,9 +27,10 @@ import what_helps
 from unseen.experiments.aggregate import Estimate, Method, paired, summaries
 from unseen.experiments.diagnoses import diagnoses
 from unseen.experiments.results import FIGURES, Row, read_oracles, read_rows
-from unseen.storage import read_json
+from unseen.storage import read_json, write_json
 
 WORDS = Path(__file__).parent / "words"
+CURVES = Path(__file__).parent / "results" / "curves.json"
 PLACE = re.compile(
     r"\{(?P<data>[\w-]+)(?: (?P<protocol>paper|fixed))?(?P<ablated> ablated)?: (?P<of>[^{}|]+?)(?: \| (?P<figure>\w+))?\}"
 )
@@ -53,12 +54,20 @@ def write_pages(folder: Path, docs: Path, readme: Path) -> None:
 
 def curves(folder: Path) -> Iterator[Row]:
     """What runs would have been with other numbers of synthetic rows a class, as rows of methods called `NAME with NUMBER`."""
+    kept = read_json(CURVES) if CURVES.exists() else {}
+    for row in read_rows(folder):
+        for point in () if row["variant"] else kept.get(row["task"], ()):
+            yield {**row, **{name: point.get(name) for name in FIGURES}, "method": f"{row['method']} with {point['per_class']}"}
+
+
+def keep_curves(folder: Path) -> None:
+    """Put the curves that the runs' figures have, which git does not keep, into one small file, beside those that it has."""
+    kept = read_json(CURVES) if CURVES.exists() else {}
     for row in read_rows(folder):
         figures = folder / "tasks" / row["task"] / "figures.json"
-        if row["variant"] or not figures.exists():
-            continue
-        for point in read_json(figures).get("synthetic_counts") or ():
-            yield {**row, **{name: point.get(name) for name in FIGURES}, "method": f"{row['method']} with {point['per_class']}"}
+        if figures.exists() and not row["variant"] and (points := read_json(figures).get("synthetic_counts")):
+            kept[row["task"]] = points
+    write_json(CURVES, dict(sorted(kept.items())))
 
 
 def helped() -> Iterator[Row]:

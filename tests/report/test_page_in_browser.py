@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from chromium import contrast
 from demo_page import HOSTILE, demo_page, hostile_page
 from opened import Opened
 
@@ -189,17 +190,7 @@ def test_colours_stand_out_from_their_ground(scheme: str) -> None:
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", {"light": light, "dark": dark, "print": print_}[scheme]))
     for text in ("ink", "muted", "accent", "right", "wrong"):
         for ground in ("page", "panel"):
-            assert _contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
     for number in range(7):
-        assert _contrast(colours[f"series-{number}"], colours["page"]) >= 3, number
-    assert _contrast(colours["heat-0"], colours["heat-2"]) >= 7
-
-
-def _contrast(one: str, other: str) -> float:
-    def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
+        assert contrast(colours[f"series-{number}"], colours["page"]) >= 3, number
+    assert contrast(colours["heat-0"], colours["heat-2"]) >= 7

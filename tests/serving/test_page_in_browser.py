@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import contrast
 from opened import Opened
 from small_server import TOKEN, World, painter, picture, run
 
@@ -287,13 +288,3 @@ def test_colours_stand_out_from_their_ground(scheme: str) -> None:
     for mark in ("edge", "seen", "unseen"):
         for ground in ("page", "panel"):
             assert contrast(colours[mark], colours[ground]) >= 3, (mark, ground)
-
-
-def contrast(one: str, other: str) -> float:
-    def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)

@@ -63,7 +63,8 @@ def predict(
     form = form or _form(out)
     opened = open_model(model, risk, dataset, image_encoder)
     if form == "table" and not opened.calibrated:
-        say(f"note: nothing was chosen on folds in {model}, so how sure it is is not calibrated", "yellow")
+        why = "nothing was chosen on folds, or no class is without an example"
+        say(f"note: in {model} {why}, so how sure it is is not calibrated", "yellow")
     top = min(top, len(opened.names))
     answers, unread = 0, 0
 

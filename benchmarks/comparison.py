@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "comparison"
-GRIDS = tuple(ROOT / "benchmarks" / f"{name}.toml" for name in ("ablations", "awa1", "awa1_closed_forms", "comparison"))
+GRIDS = tuple(ROOT / "benchmarks" / f"{name}.toml" for name in ("ablations", "ablations_awa1", "comparison", "seeds"))
 """In this order: the ablations make choices that the comparison takes, and say the most."""
 RUNS = ROOT / "runs"
 COMMAND = "make results"

@@ -35,9 +35,9 @@ def scores(value: float) -> LinearScores:
 @pytest.fixture
 def best() -> BestOnTest:
     best, walk = BestOnTest(), Walk()
-    for step, h, t1 in ((10, 0.25, 0.7), (20, 1 / 3, 0.1), (20, 1 / 3, 0.7)):
+    for step, s, t1 in ((10, 0.25, 0.7), (20, 0.5, 0.1), (20, 0.5, 0.7)):
         walk.at.fill_(step + best.evaluations)
-        best.see_generalized(h, scores(step), step, walk)  # type: ignore[arg-type]
+        best.see_generalized(0.25, s, scores(step), step, walk)  # type: ignore[arg-type]
         best.see_conventional(t1, np.array([step, best.evaluations]))
         best.scored_to = step
     return best
@@ -47,13 +47,14 @@ def test_the_first_of_equals_stays_with_its_networks(best: BestOnTest) -> None:
     assert (best.H, best.step, best.T1, best.evaluations, best.scored_to) == (1 / 3, 20, 0.7, 6, 20)
     assert best.conventional is not None
     assert best.conventional.tolist() == [10, 1]
+    assert best.last == {"U": 0.25, "S": 0.5, "H": 1 / 3, "T1": 0.7}
     assert {name: value.tolist() for name, value in best.networks.items()} == {"network.at": [22.0]}
 
 
 def test_what_is_kept_comes_back_to_the_bit(best: BestOnTest, tmp_path: Path) -> None:
     best.save(tmp_path / "best")
     again = BestOnTest.resume(tmp_path / "best", tmp_path / "checkpoint", SNAPSHOTS, CPU)
-    for name in ("H", "step", "T1", "evaluations", "scored_to"):
+    for name in ("H", "step", "T1", "evaluations", "scored_to", "last"):
         assert getattr(again, name) == getattr(best, name)
     assert again.generalized is not None
     assert best.generalized is not None

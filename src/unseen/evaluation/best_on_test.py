@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unseen.data.dataset import Ids
 from unseen.errors import DataError
+from unseen.evaluation.metrics import harmonic_mean
 from unseen.gate import Scores, scores_of
 from unseen.methods.base import GenerativeMethod
 from unseen.storage import read_arrays, write_arrays
@@ -29,6 +30,7 @@ class BestOnTest:
         evaluations: how often the test rows were scored.
         H, step: the best H and the step it was found at; generalized: its classifier; networks: the method's state there.
         T1: the best T1; conventional: (n,) its predictions on the unseen test rows.
+        last: what was scored last: U, S, H and T1 of the last epoch so far, which nothing was chosen by.
     """
 
     scored_to: int = 0
@@ -39,10 +41,13 @@ class BestOnTest:
     generalized: Scores | None = None
     conventional: Ids | None = None
     networks: dict[str, Tensor] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
 
-    def see_generalized(self, h: float, scores: Scores, step: int, method: GenerativeMethod) -> None:
+    def see_generalized(self, u: float, s: float, scores: Scores, step: int, method: GenerativeMethod) -> None:
         """Count one scoring over all classes; the first of equals stays."""
         self.evaluations += 1
+        h = harmonic_mean(s, u)
+        self.last |= {"U": u, "S": s, "H": h}
         if h > self.H:
             self.H, self.step, self.generalized = h, step, scores
             self.networks = {name: value.clone() for name, value in method.state().items() if name.startswith("network.")}
@@ -50,6 +55,7 @@ class BestOnTest:
     def see_conventional(self, t1: float, predicted: Ids) -> None:
         """Count one scoring over the unseen classes; the first of equals stays."""
         self.evaluations += 1
+        self.last["T1"] = t1
         if t1 > self.T1:
             self.T1, self.conventional = t1, predicted
 
@@ -59,7 +65,7 @@ class BestOnTest:
         assert self.conventional is not None
         tensors = {**self.generalized.tensors(), **self.networks}
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        figures = {name: getattr(self, name) for name in ("scored_to", "evaluations", "H", "step", "T1")}
+        figures = {name: getattr(self, name) for name in ("scored_to", "evaluations", "H", "step", "T1", "last")}
         write_arrays(path, {**arrays, "conventional": self.conventional}, {"best": json.dumps(figures)}, sealed=True)
 
     @staticmethod

@@ -319,7 +319,7 @@ def _run_paper(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Ou
             on_unseen = Decisions.from_scores(scores(u_unseen).cpu().numpy(), seen, unseen)
             s = per_class_accuracy(test.seen_labels, on_seen.predict())
             u = per_class_accuracy(test.unseen_labels, on_unseen.predict())
-            best.see_generalized(harmonic_mean(s, u), scores, step, method)
+            best.see_generalized(u, s, scores, step, method)
         for conventional in conventional_by_epoch(rows, scaled, scores, recipe, classifier_seed):
             predicted = unseen[conventional(u_unseen).argmax(dim=1).cpu().numpy()]
             best.see_conventional(per_class_accuracy(test.unseen_labels, predicted), predicted)
@@ -356,7 +356,7 @@ def _run_paper(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Ou
         chosen_on="the test rows",
         chosen={"step": best.step},
         objective=best.H,
-        candidates=[],
+        candidates=[{"step": steps, **best.last}],
         test_evaluations=best.evaluations,
     )
     task = replace(task, recipe=replace(recipe, steps=steps, gamma=0.0), selection=selection)

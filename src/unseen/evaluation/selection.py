@@ -55,6 +55,7 @@ class Selection:
         chosen: setting → value.
         objective: mean H on the folds, with γ (for `paper`: H on the test rows).
         candidates: every combination tried, with its objective; before them, scalings that failed, with what went wrong.
+            For `paper`, of all epochs that were scored, the last: what it would have reported without choosing on test rows.
         test_evaluations: how often test rows were scored to choose; 0 for `blind`.
     """
 

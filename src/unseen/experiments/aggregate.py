@@ -1,7 +1,8 @@
 """What many result rows say together: means and intervals, paired differences, ranks, and how often test rows were looked at.
 
 Pure functions over rows (see `unseen.experiments.results.read_rows`). Nothing is compared across protocols or data: a figure
-that test rows were used to choose (`paper`) stands beside others of its kind alone.
+that test rows were used to choose (`paper`) stands beside others of its kind alone, but in `unseen.experiments.side_by_side`,
+which says what that choice adds.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], K]) -> dict[K, list[Row]]:
     return dict(groups)
 
 
-def _task_of(row: Row) -> tuple[Hashable, ...]:
+def task_of(row: Row) -> tuple[Hashable, ...]:
     """What two rows must have in common to be compared one to one; by protocol they are kept apart before."""
     return *data_of(row), row.get("labels_hash"), row["split_hash"], row["seed"]
 
@@ -67,7 +68,7 @@ def refuse_repeated(rows: Iterable[Row]) -> None:
 
     Raises DataError, naming the tasks.
     """
-    for (_, method, protocol), group in grouped(rows, lambda row: (_task_of(row), method_of(row), row["protocol"])).items():
+    for (_, method, protocol), group in grouped(rows, lambda row: (task_of(row), method_of(row), row["protocol"])).items():
         if len(group) > 1:
             row = group[0]
             raise DataError(
@@ -284,7 +285,7 @@ def paired(rows: Iterable[Row], first: Method, second: Method, figure: str = "H"
 
 
 def _paired(data: Data, protocol: str, rows: list[Row], first: Method, second: Method, figure: str) -> Paired:
-    ours, theirs = ({_task_of(row): row for row in rows if method_of(row) == method} for method in (first, second))
+    ours, theirs = ({task_of(row): row for row in rows if method_of(row) == method} for method in (first, second))
     common = [task for task in ours if task in theirs]
     differences: dict[Hashable, list[float]] = defaultdict(list)
     for task in common:
@@ -357,7 +358,7 @@ def average_ranks(rows: Iterable[Row], figure: str = "H") -> list[Ranks]:
     found = []
     for protocol, group in sorted(grouped(rows, lambda row: row["protocol"]).items()):
         methods = sorted({method_of(row) for row in group})
-        by_task = [{method_of(r): r[figure] for r in of_task} for of_task in grouped(group, _task_of).values()]
+        by_task = [{method_of(r): r[figure] for r in of_task} for of_task in grouped(group, task_of).values()]
         complete = [[-figures[m] for m in methods] for figures in by_task if len(figures) == len(methods)]
         average: Any = rankdata(complete, axis=1).mean(axis=0) if complete else []
         ranked = sorted(zip(methods, map(float, average), strict=False), key=lambda entry: (entry[1], entry[0]))

@@ -22,13 +22,14 @@ from unseen.experiments.aggregate import (
 from unseen.experiments.diagnoses import consistencies, diagnoses
 from unseen.experiments.literature import beside, why_none
 from unseen.experiments.results import Row, read_failures, read_oracles, read_rows
+from unseen.experiments.side_by_side import side_by_side
 
 YARDSTICK: Method = ("class-gaussian", "")
 """What others are compared with: it takes seconds, so a generative method has to beat it."""
 
 
 def overview(folder: Path) -> Iterator[Table | str]:
-    """Means with intervals, paired differences, average ranks, ablations, diagnoses, the ledger, published figures, failures.
+    """Means and intervals, differences, `paper` beside `blind`, ranks, ablations, diagnoses, ledger, literature, what failed.
 
     Raises DataError when the folder is no benchmark's, or something in it is damaged.
     """
@@ -44,6 +45,7 @@ def overview(folder: Path) -> Iterator[Table | str]:
         methods = {method_of(row) for row in whole}
         if YARDSTICK in methods and len(methods) > 1:
             yield from tables.of_pairs([pair for pair in paired_table(whole, YARDSTICK) if pair.pairs])
+        yield from _protocols(rows)
         if len({method_of(row) for row in inductive}) > 1:
             yield from tables.of_ranks([ranks for ranks in average_ranks(inductive) if len(ranks.average) > 1])
         for method in sorted({row["method"] for row in rows if row["variant"]}):
@@ -57,6 +59,16 @@ def overview(folder: Path) -> Iterator[Table | str]:
     for failed in read_failures(folder):
         names = [str(failed.get(key, "?")) for key in ("dataset", "split", "method", "protocol", "seed")]
         yield f"failed: {', '.join(names)}: {failed['sentence']}"
+
+
+def _protocols(rows: list[Row]) -> Iterator[Table | str]:
+    """What choosing on test rows adds, where both protocols were run."""
+    if entries := side_by_side(rows):
+        yield from tables.of_protocols(entries)
+        yield (
+            "what `paper` adds to H by taking the best of all epochs on the test rows stands under `by choosing the epoch`; in "
+            "`paper above blind` settings differ as well: a method's defaults and no γ there, what folds chose and a γ here"
+        )
 
 
 def _unlike(rows: list[Row]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from unseen.experiments.aggregate import Data, Estimate, Looks, Paired, Ranks, Summary, label
 from unseen.experiments.diagnoses import Consistency, Diagnosis
 from unseen.experiments.literature import LiteratureRow
+from unseen.experiments.side_by_side import SideBySide
 
 MISSING = "–"
 
@@ -81,6 +82,28 @@ def of_pairs(pairs: Sequence[Paired]) -> list[Table]:
                 (p.difference.over if p.difference else "") or MISSING,
                 f"{p.better} of {p.pairs}",
                 *map(str, p.alone),
+            )
+        tables.append(table)
+    return tables
+
+
+def of_protocols(entries: Sequence[SideBySide]) -> list[Table]:
+    """A table for each data set, a line a method: T1 and H under both protocols and at the last epoch of `paper`; what choosing
+    the epoch on test rows added to H, and how far H is above that of `blind`."""
+    tables = []
+    for data, group in groupby(entries, lambda e: e.data):
+        table = _table(
+            f"{_name(data, [e.data for e in entries])}: `paper` beside `blind` on equal tasks, percent",
+            ["method"],
+            ["runs", "T1 blind", "T1 paper", "T1 last epoch", "H blind", "H paper", "H last epoch"],
+            ["by choosing the epoch", "paper above blind"],
+        )
+        for e in group:
+            table.add_row(
+                plain(e.method),
+                str(e.optimism.pairs),
+                *(_percent(of.figures[figure]) for figure in ("T1", "H") for of in (e.blind, e.paper, e.last)),
+                *(_difference(pair) for pair in (e.choosing, e.optimism)),
             )
         tables.append(table)
     return tables
@@ -198,6 +221,13 @@ def _name(data: Data, among: Iterable[Data]) -> str:
     name, features, embeddings = data
     alike = {other for other in among if other[0] == name}
     return name if len(alike) == 1 else f"{name} (features {features[:8]}, embeddings {embeddings[:8]})"
+
+
+def _difference(pair: Paired) -> str:
+    if pair.difference is None:
+        return MISSING
+    interval = "" if pair.difference.interval is None else f" ({_interval(pair.difference, signed=True)})"
+    return f"{100 * pair.difference.mean:+.1f}{interval}"
 
 
 def _heading(figure: str) -> str:

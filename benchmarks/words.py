@@ -7,6 +7,8 @@ What stands in braces is replaced by what the stored rows say, protocol `blind` 
     {grocery: dfca | AUSUC}                     another figure: T1, U, S, H_without_gamma, seconds, or a diagnosis by its name
     {grocery: dfca, flow alone - dfca}          difference of H on equal tasks, with interval and how often it is above 0
     {grocery paper: dfca}                       under the protocol `paper`
+    {grocery: dfca under paper - dfca}          that of `paper` minus that of `blind`, on equal tasks
+    {grocery: dfca under paper - dfca at its last epoch}   what choosing the epoch on test rows added
     {grocery ablated: dfca}                     over those tasks alone that all rows of DFCA's ablation have in common
     {grocery: oracle (dfca)}                    of the same classifier with real rows of the unseen classes
     {grocery: dfca with 30}                     with so many synthetic rows a class, of the runs that were asked for it
@@ -27,6 +29,7 @@ import what_helps
 from unseen.experiments.aggregate import Estimate, Method, paired, summaries
 from unseen.experiments.diagnoses import diagnoses
 from unseen.experiments.results import FIGURES, Row, read_oracles, read_rows
+from unseen.experiments.side_by_side import among_blind
 from unseen.storage import read_json, write_json
 
 WORDS = Path(__file__).parent / "words"
@@ -42,7 +45,8 @@ MARKS = "<!-- results -->", "<!-- /results -->"
 
 def write_pages(folder: Path, docs: Path, readme: Path) -> None:
     """Every page of benchmarks/words, filled in from a benchmark's folder."""
-    rows = [*read_rows(folder), *read_oracles(folder), *curves(folder), *helped()]
+    measured = read_rows(folder)
+    rows = [*measured, *among_blind(measured), *read_oracles(folder), *curves(folder), *helped()]
     for page in sorted(WORDS.glob("*.md")):
         words = filled(page.read_text(), rows)
         if page.name != "readme.md":

@@ -14,15 +14,13 @@ from unseen.experiments.aggregate import Data, Method, Paired, Summary, is_oracl
 from unseen.experiments.results import Row
 
 
-def across_protocols(rows: Iterable[Row]) -> Iterator[Row]:
-    """Rows that can be compared: those of `blind` as they are, and for each of `paper` two more as if of other methods.
+def among_blind(rows: Iterable[Row]) -> Iterator[Row]:
+    """For each row of `paper` two that may be put among those of `blind`, as if of other methods.
 
     `NAME under paper` has its figures, and `NAME at its last epoch` those that it would have reported without choosing.
     """
     for row in rows:
-        if row["protocol"] == "blind":
-            yield row
-        elif row["protocol"] == "paper" and not is_oracle(row):
+        if row["protocol"] == "paper" and not is_oracle(row):
             known = {**row, "protocol": "blind"}
             yield known | {"method": _under_paper(row["method"])}
             for last in (row.get("selection") or {}).get("candidates", ()):
@@ -63,7 +61,8 @@ def side_by_side(rows: Iterable[Row]) -> list[SideBySide]:
 
     Raises DataError when a method has two results of one task.
     """
-    rows = [row for row in across_protocols(rows) if not row["variant"]]
+    whole = [row for row in rows if not row["variant"]]
+    rows = [*(row for row in whole if row["protocol"] == "blind"), *among_blind(whole)]
     tasks: dict[str, set[object]] = {}
     for row in rows:
         tasks.setdefault(row["method"], set()).add(task_of(row))

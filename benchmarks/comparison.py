@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from unseen.experiments.grid import Grid
     from unseen.experiments.results import Row
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +123,7 @@ def write_page(target: Path) -> None:
         f"Versions: {'; '.join(sorted(versions))}; {rows[0]['device']}, {rows[0]['threads']} thread.",
         "",
     ]
+    lines += [_cost(rows), ""]
     if unfinished := _unfinished(rows):
         lines += [unfinished, ""]
     for part in overview(OUT):
@@ -162,17 +164,52 @@ def write_report() -> None:
     print(f"page: {write_bench_report(OUT, COMMAND)}")
 
 
+def _cost(rows: list[Row]) -> str:
+    """How many hours the rows took, and what of that the ablations are."""
+
+    def task(row: Row) -> tuple[object, ...]:
+        return row["method"], row["dataset"], row["split"], row["seed"]
+
+    ablated = {task(row) for row in rows if row["variant"]}
+    of_ablations = [row for row in rows if task(row) in ablated and row["protocol"] == "blind"]
+    return (
+        f"All of it took {_hours(rows):.1f} hours of one core, a choice that several runs share counted once; "
+        f"{_hours(of_ablations):.1f} of them are the ablations, with the whole methods and the choices that these rest on. What is "
+        "told beside the figures (curves over synthetic rows, oracles, diagnoses) is not counted. The ablations are to stay under "
+        "24 hours of one core, twelve on a machine with two."
+    )
+
+
+def _hours(rows: list[Row]) -> float:
+    """Of one core, a choice that several rows share counted once."""
+    from unseen.storage import read_json
+
+    choices: set[str] = set()
+    seconds = 0.0
+    for row in rows:
+        chosen = read_json(OUT / "tasks" / row["task"] / "task.json")["selection_from"]
+        choices |= {chosen} if chosen else set()
+        seconds += sum(spent for phase, spent in row["seconds_by_phase"].items() if phase != "selection" or not chosen)
+    seconds += sum(read_json(OUT / "selections" / chosen / "cost.json")["seconds"]["selection"] for chosen in choices)
+    return seconds / 3600
+
+
 def _unfinished(rows: list[Row]) -> str:
     """Which share of the ablations is measured, as long as it is not all."""
     from unseen.experiments.grid import read_grid
-    from unseen.methods import METHODS, Generative
 
-    grid = read_grid(GRIDS[0])
-    tables = [method.ablations for name in grid.methods if isinstance(method := METHODS[name], Generative)]
-    assert isinstance(grid.splits, Mapping)
-    wanted = sum(map(len, tables)) * sum(map(len, grid.splits.values())) * len(grid.seeds)
+    wanted = sum(_ablations_wanted(read_grid(path)) for path in GRIDS if path.stem.startswith("ablations"))
     done = sum(bool(row["variant"]) for row in rows)
     return f"Of the ablations {done} of {wanted} runs are measured so far." if done < wanted else ""
+
+
+def _ablations_wanted(grid: Grid) -> int:
+    from unseen.methods import METHODS, Generative
+
+    tables = [method.ablations.keys() for name in grid.methods if isinstance(method := METHODS[name], Generative)]
+    named = [table & set(grid.ablations) if isinstance(grid.ablations, tuple) else table for table in tables]
+    splits = sum(map(len, grid.splits.values())) if isinstance(grid.splits, Mapping) and grid.splits else len(grid.datasets)
+    return sum(map(len, named)) * splits * len(grid.seeds)
 
 
 def markdown(table: Table) -> str:

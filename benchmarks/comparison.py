@@ -174,9 +174,9 @@ def _cost(rows: list[Row]) -> str:
     of_ablations = [row for row in rows if task(row) in ablated and row["protocol"] == "blind"]
     return (
         f"All of it took {_hours(rows):.1f} hours of one core, a choice that several runs share counted once; "
-        f"{_hours(of_ablations):.1f} of them are the ablations, with the whole methods and the choices that these rest on. What is "
-        "told beside the figures (curves over synthetic rows, oracles, diagnoses) is not counted. The ablations are to stay under "
-        "24 hours of one core, twelve on a machine with two."
+        f"{_hours(of_ablations):.1f} of them are the ablations, with the whole methods and the choices that these rest on. "
+        "What is told beside the figures (curves over synthetic rows, oracles, diagnoses) is not counted. "
+        "The ablations are to stay under 24 hours of one core, twelve on a machine with two."
     )
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "comparison"
-GRIDS = tuple(ROOT / "benchmarks" / f"{name}.toml" for name in ("ablations", "ablations_awa1", "comparison", "seeds"))
+GRIDS = tuple(
+    ROOT / "benchmarks" / f"{name}.toml" for name in ("ablations", "ablations_awa1", "comparison", "comparison_full", "seeds")
+)
 """In this order: the ablations make choices that the comparison takes, and say the most."""
 RUNS = ROOT / "runs"
 COMMAND = "make results"

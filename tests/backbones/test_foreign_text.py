@@ -139,7 +139,9 @@ def test_a_tower_of_open_clip_is_what_the_library_makes_of_it(clip_folder: Path)
     np.testing.assert_allclose(by_folder.encode(TEXTS), expected, atol=1e-6)
     np.testing.assert_array_equal(by_name.encode(TEXTS), by_folder.encode(TEXTS))
     assert by_name.fingerprint == by_folder.fingerprint
-    assert by_name.description.startswith("small-for-words, weights open_clip_model.safetensors, open_clip_torch ")
+    assert by_name.description.startswith("open_clip small-for-words, SHA-256 of the tensors ")
+    assert "; text tower, open_clip_torch " in by_name.description
+    assert by_name.description.endswith(", weights open_clip_model.safetensors; l2-normalised")
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,10 @@ def test_rows_of_different_lengths_are_refused(joint: Dataset) -> None:
         ("unknown", "unknown"),
         ("", "CLIP ViT-B/32"),
         ("CLIP ViT-B/32, fine-tuned", "CLIP ViT-B/32"),
+        ("clip B, tensors 41; image tower", "clip B, tensors 42; text tower"),
+        ("clip B, tensors 41; text tower", "clip B, tensors 41; image tower"),
+        ("; image tower", "; text tower"),
+        ("clip B; fine-tuned", "clip B; text tower"),
     ],
 )
 def test_two_models_are_refused(features: str, embeddings: str, joint: Dataset) -> None:
@@ -115,6 +119,15 @@ def test_a_refusal_stays_one_sentence_whatever_the_provenance_says(joint: Datase
         refuse_two_spaces(long)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_towers_of_one_model_are_accepted(joint: Dataset) -> None:
+    """As the encoders of open_clip write it, whatever else they say of each tower."""
+    said = Provenance(
+        feature_extractor="open_clip B, SHA-256 of the tensors 41; image tower, open_clip 3.2; on white",
+        embedding_source='open_clip B, SHA-256 of the tensors 41; text tower, open_clip_torch 3.3; of "a photo of a {name}"',
+    )
+    refuse_two_spaces(replace(joint, provenance=said))
 
 
 @pytest.mark.parametrize("embeddings", ["CLIP ViT-B/32", "clip vit-b/32, 80 prompts averaged"])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.data import towers
 from unseen.encoders.images import ImageEncoder, opened_rgb, shown
 from unseen.encoders.pickles import no_pickles
 from unseen.encoders.text import one_thread
@@ -123,8 +124,9 @@ class Network:
         model: in evaluation mode, on the CPU.
         forward: (n, 3, height, width) → (n, d), of that model.
         transform: an RGB picture → (3, height, width).
-        origin: library, version, model and where the weights are from.
+        origin: library, version and where the weights are from; of timm the model, too.
         preparation: the transform in words.
+        whole: the text-image model that it is the image tower of; blank where there is none.
     """
 
     model: torch.nn.Module
@@ -132,6 +134,7 @@ class Network:
     transform: Callable[[Image], torch.Tensor]
     origin: str
     preparation: str
+    whole: str = ""
 
 
 class TorchEncoder:
@@ -169,17 +172,17 @@ class TorchEncoder:
 
     @cached_property
     def _weights(self) -> str:
-        state = self._network.model.state_dict()
-        return fingerprint(*(state[name].float().cpu().numpy() for name in sorted(state)))
+        return hash_of_tensors(self._network.model)
 
     @cached_property
     def description(self) -> str:
         """One sentence for a data set's provenance."""
         network = self._network
-        return (
-            f"{network.origin}, SHA-256 of the tensors {self._weights}; on white, RGB, {network.preparation}; "
-            f"pooled {self.dimension}-d, not normalised; torch on {self._device}"
-        )
+        origin = f"{network.origin}, SHA-256 of the tensors {self._weights}"
+        if network.whole:
+            origin = f"{text_image_model(network.whole, network.model)}{towers.IMAGE}, {network.origin}"
+        what = f"pooled {self.dimension}-d, not normalised; torch on {self._device}"
+        return f"{origin}; on white, RGB, {network.preparation}; {what}"
 
     def prepared(self, picture: Image | Path | str) -> NDArray[np.float32]:
         """One picture as the network wants it; DataError where it cannot be used."""
@@ -248,9 +251,24 @@ def _of_open_clip(name: str, weights: Path | None) -> Network:
         )
     model.eval().requires_grad_(False)
     source = weights.name if weights else tag or "of the hub"
-    origin = f"open_clip {open_clip.__version__} {model_name}, image tower, weights {source}"
+    origin = f"open_clip {open_clip.__version__}, weights {source}"
     preparation = " ".join(str(transform).split())
-    return Network(model, model.encode_image, transform, origin, preparation)
+    return Network(model, model.encode_image, transform, origin, preparation, whole=model_name)
+
+
+def text_image_model(name: str, model: torch.nn.Module) -> str:
+    """A model of open_clip in words that are the same for both of its towers, and others for any other model.
+
+    The GELU is said because the tensors do not tell it, and a local file may be loaded with either.
+    """
+    quick = " with quick GELU" if any(type(module).__name__ == "QuickGELU" for module in model.modules()) else ""
+    return f"open_clip {name}{quick}, SHA-256 of the tensors {hash_of_tensors(model)}"
+
+
+def hash_of_tensors(model: torch.nn.Module) -> str:
+    """SHA-256 of all that a model has learnt, in the order of the tensors' names."""
+    state = model.state_dict()
+    return fingerprint(*(state[name].float().cpu().numpy() for name in sorted(state)))
 
 
 def _published(model: str, tag: str) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.encoders.backbones import check_weights
+from unseen.data import towers
+from unseen.encoders.backbones import check_weights, text_image_model
 from unseen.encoders.pickles import no_pickles
 from unseen.encoders.text import one_thread
 from unseen.errors import DataError, MissingDependency, SettingsError
@@ -113,7 +114,18 @@ class OpenClipTextEncoder:
     def description(self) -> str:
         """One sentence for a data set's provenance."""
         model, _ = self._loaded
-        return f"{self.name}, {_versions('open_clip_torch')}, weights SHA-256 {_hash_of_weights(model)}; l2-normalised"
+        name, tag = self._name_and_tag
+        weights = _short(self.weights) if self.weights else tag or "of its own"
+        origin = f"{_versions('open_clip_torch')}, weights {weights}"
+        return f"{text_image_model(name, model)}{towers.TEXT}, {origin}; l2-normalised"
+
+    @property
+    def _name_and_tag(self) -> tuple[str, str]:
+        """The model's name as the image tower's encoder says it, or that of its folder; and the tag of its weights."""
+        if self.model.startswith("hf-hub:") or Path(self.model).expanduser().is_dir():
+            return _short(self.model), ""
+        name, _, tag = self.model.partition(":")
+        return name, tag
 
     @property
     def fingerprint(self) -> str:

@@ -8,12 +8,12 @@ seen rows; the protocols give it γ like every other method.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from textwrap import shorten
 from typing import ClassVar
 
 import torch
 
 from unseen.data.dataset import Dataset
+from unseen.data.towers import of_one_model
 from unseen.errors import DataError, SettingsError
 from unseen.linear import LinearScores
 from unseen.methods.base import above_0
@@ -61,12 +61,14 @@ class Prompting:
 
 
 def refuse_two_spaces(data: Dataset) -> None:
-    """Raise DataError unless the provenance says that one model made both: what made the embeddings begins with what made the
-    features, as "CLIP ViT-B/32, 'a photo of a {}'" does with "CLIP ViT-B/32".
+    """Raise DataError unless the provenance says that one model made both: as the encoders of open_clip say it, or because what
+    made the embeddings begins with what made the features, as "CLIP ViT-B/32, 'a photo of a {}'" does with "CLIP ViT-B/32".
     """
     features, embeddings = data.provenance.feature_extractor.strip(), data.provenance.embedding_source.strip()
+    if of_one_model(features, embeddings):
+        return
     if features.casefold() in ("", "unknown") or not embeddings.casefold().startswith(features.casefold()):
-        said = [shorten(text, 50) for text in (features, embeddings)]
+        said = [" ".join(text.split())[:80] for text in (features, embeddings)]  # of open_clip with some of the tensors' hash
         raise DataError(
             f"prompting needs features and class embeddings of one text-image model, and data set '{data.name}' says that "
             f"its own are of '{said[0]}' and '{said[1]}'; if one model made both, let the provenance's embedding_source "

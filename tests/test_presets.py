@@ -114,6 +114,8 @@ def test_a_row_says_when_the_folds_were_of_another_split_or_other_data(tmp_path:
 def test_the_preset_of_a_method_that_is_re_created_does_not_say_published(world: Dataset) -> None:
     for method, said in (
         ("tfvaegan", "published"),
+        ("cadavae", "published"),
+        ("clswgan", "published, as scripts of others repeat it"),
         ("bsegn", "inferred, but for what TF-VAEGAN published"),
         ("sddn", "inferred, but for what SDGZSL published"),
     ):
@@ -127,7 +129,7 @@ def test_the_preset_of_a_method_that_is_re_created_does_not_say_published(world:
 def test_the_preset_of_a_benchmark_without_a_script_says_inferred(world: Dataset) -> None:
     for method, preset, said in (
         ("gsmflow", "sun", "inferred"), ("gsmflow", "awa1-mm21", "inferred"), ("gsmflow", "awa2", "published"),
-        ("dfca", "apy", "inferred"), ("dfca", "cub", "published"),
+        ("dfca", "apy", "inferred"), ("dfca", "cub", "published"), ("clswgan", "awa2", "inferred"),
     ):  # fmt: skip
         assert build_task(world, "main", method, "fixed", 0, {}, preset).settings_from == said
 

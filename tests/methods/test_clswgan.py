@@ -257,6 +257,16 @@ def test_published_settings() -> None:
     assert {name: preset[0].beta for name, preset in PRESETS.items() if preset[0].beta != 0.01} == {"flo": 0.1}
 
 
+def test_presets_are_those_of_the_gzsl_runs() -> None:
+    """Not of the ZSL runs, which have other counts for FLO (300) and SUN (100), and a classifier's rate of 5e-4 for SUN."""
+    published = {
+        "awa1": (1e-5, 30, 1800), "awa2": (1e-5, 30, 1800), "cub": (1e-4, 56, 300),
+        "flo": (1e-4, 80, 1200), "sun": (2e-4, 40, 400),
+    }  # fmt: skip
+    assert {name: (h.lr, recipe.epochs, recipe.synthetic) for name, (h, recipe) in PRESETS.items()} == published
+    assert {(recipe.classifier_lr, recipe.classifier_epochs) for _, recipe in PRESETS.values()} == {(1e-3, 25)}
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

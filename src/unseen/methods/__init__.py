@@ -97,6 +97,8 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             scalings=clswgan.SCALINGS,
             ablations=clswgan.ABLATIONS,
             search=clswgan.SEARCH,
+            presets_from=clswgan.PRESETS_FROM,
+            inferred=clswgan.INFERRED,
         ),
         Generative(
             "cadavae",

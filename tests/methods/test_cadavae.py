@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -115,6 +118,17 @@ def test_published_weights_grow_as_the_paper_says() -> None:
     for hyperparameters, recipe in PRESETS.values():
         assert hyperparameters == s
         assert (recipe.epochs, recipe.synthetic, recipe.scaling) == (100, 400, "minmax")
+
+
+def test_the_settings_that_the_page_gives_for_the_codes_schedule_end_where_it_ends() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods" / "cadavae.md").read_text()
+    changed: dict[str, Any] = {
+        name: float(value) for name, value in re.findall(r"--set ((?:kl|cross|alignment)_\w+)=([\d.]+)", page)
+    }
+    s = replace(Hyperparameters(), **changed)
+    assert grown(s.kl_rate, 0, int(s.kl_until), 93) == pytest.approx(0.25, abs=1e-4)
+    assert grown(s.cross_rate, s.cross_from, s.cross_until, 75) == pytest.approx(2.37, abs=1e-3)
+    assert grown(s.alignment_rate, s.alignment_from, s.alignment_until, 22) == pytest.approx(8.13, abs=1e-9)
 
 
 def test_default_weights_end_in_the_published_proportion_to_the_reconstruction() -> None:

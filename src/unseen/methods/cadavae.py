@@ -1,8 +1,8 @@
 """CADA-VAE: a VAE of features and one of embeddings, aligned, and a classifier in the latent space that they share.
 
 Reference: E. Schönfeld, S. Ebrahimi, S. Sinha, T. Darrell, Z. Akata, "Generalized Zero- and Few-Shot Learning via Aligned
-Variational Autoencoders", CVPR 2019. What of the settings is known and what is from memory is told apart in
-docs/methods/cadavae.md.
+Variational Autoencoders", CVPR 2019. Where the settings are from, and what differs from the released code, is
+told in docs/methods/cadavae.md.
 
     features    E_x: x → N(μ_x, σ_x²), D_x: z → x̂            embeddings    E_c: c → N(μ_c, σ_c²), D_c: z → ĉ
     L = ‖x − D_x(z_x)‖₁ + ‖c − D_c(z_c)‖₁ + β KL             each VAE by itself
@@ -100,7 +100,7 @@ SCALINGS: tuple[Scaling, ...] = ("minmax", "whitened")
 """What `blind` tries: with a third one its folds would take longer than minutes."""
 
 PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
-    # For ResNet-101 features; the same for all but the classifier's epochs, which are from memory.
+    # For ResNet-101 features; the same for all but the classifier's epochs.
     "awa1": (Hyperparameters(), _recipe(33)),
     "awa2": (Hyperparameters(), _recipe(29)),
     "cub": (Hyperparameters(), _recipe(23)),

@@ -115,6 +115,7 @@ def test_the_preset_of_a_method_that_is_re_created_does_not_say_published(world:
     for method, said in (
         ("tfvaegan", "published"),
         ("cadavae", "published"),
+        ("fvaegan", "published for TF-VAEGAN, which it is a part of"),
         ("clswgan", "published, as scripts of others repeat it"),
         ("bsegn", "inferred, but for what TF-VAEGAN published"),
         ("sddn", "inferred, but for what SDGZSL published"),
@@ -130,6 +131,7 @@ def test_the_preset_of_a_benchmark_without_a_script_says_inferred(world: Dataset
     for method, preset, said in (
         ("gsmflow", "sun", "inferred"), ("gsmflow", "awa1-mm21", "inferred"), ("gsmflow", "awa2", "published"),
         ("dfca", "apy", "inferred"), ("dfca", "cub", "published"), ("clswgan", "awa2", "inferred"),
+        ("tfvaegan", "awa1", "inferred"), ("fvaegan", "awa1", "inferred"),
     ):  # fmt: skip
         assert build_task(world, "main", method, "fixed", 0, {}, preset).settings_from == said
 

@@ -121,6 +121,8 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             tfvaegan.default_fvaegan,
             {name: (tfvaegan.without_decoder(h), recipe) for name, (h, recipe) in tfvaegan.PRESETS.items()},
             search=tfvaegan.SEARCH_FVAEGAN,
+            presets_from="published for TF-VAEGAN, which it is a part of",
+            inferred=tfvaegan.INFERRED,
         ),
         Generative(
             "tfvaegan",
@@ -132,6 +134,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             tfvaegan.PRESETS,
             ablations=tfvaegan.ABLATIONS,
             search=tfvaegan.SEARCH,
+            inferred=tfvaegan.INFERRED,
         ),
         Generative(
             "tfvaegan-transductive",
@@ -144,6 +147,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             ablations=tfvaegan_transductive.ABLATIONS,
             search=tfvaegan_transductive.SEARCH,
             transductive=True,
+            inferred=tfvaegan.INFERRED,
         ),
         Generative(
             "gsmflow",

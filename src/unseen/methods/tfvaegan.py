@@ -146,6 +146,8 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
     "hmdb_i3d": (replace(_ACTIONS, feedback_lr=1e-4), Recipe(epochs=200, synthetic=1200, classifier="ood")),
 }
 
+INFERRED = ("awa1",)
+"""Presets for which there is no script."""
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     # The paper's own order: each row has one part more, and the method as it is adds the feedback.

@@ -192,9 +192,14 @@ _CHOICES = {
 }
 
 
-def _softmax(epochs: int, synthetic: int, lr: float, classifier_epochs: int = 50) -> Recipe:
+def _softmax(epochs: int, synthetic: int, lr: float, classifier_epochs: int = 50, scaling: Scaling = "minmax") -> Recipe:
     return Recipe(
-        epochs=epochs, synthetic=synthetic, classifier_lr=lr, classifier_epochs=classifier_epochs, classifier_batch=512
+        scaling=scaling,
+        epochs=epochs,
+        synthetic=synthetic,
+        classifier_lr=lr,
+        classifier_epochs=classifier_epochs,
+        classifier_batch=512,
     )
 
 
@@ -214,6 +219,8 @@ def _preset(
 
 
 _LOW, _MIDDLE = (0.4, 0.5, 0.2), (0.4, 0.4, 0.2)
+_SQUARES = 0.5**0.5
+"""The σ with which ½ ‖x̃ − x‖² / σ² is ‖x̃ − x‖²."""
 
 PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
     # SDDN's own settings are unknown. These are SDGZSL's, from its released scripts for features that were not fine-tuned; what
@@ -224,17 +231,17 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
         _softmax(220, 5000, 0.003),
     ),
     "cub": (Hyperparameters(), _softmax(600, 1000, 0.002)),  # 312 attributes
-    "cub-sentence": (
-        _preset(_LOW, 0.02, 0.001, half=312, lambda_rel=3.0, lambda_tc=0.3, lambda_dis=0.3, dis_step=2),
-        _softmax(400, 1200, 0.005),
+    "cub-sentence": (  # this and flo-epgn: E-PGN's data.mat, whose features stay as they are
+        _preset(_LOW, 0.02, 0.001, half=312, lambda_rel=3.0, lambda_tc=0.3, lambda_dis=0.3, dis_step=2, sigma=_SQUARES),
+        _softmax(400, 1200, 0.005, scaling="none"),
     ),
     "flo": (  # features of the public split files
         _preset(_MIDDLE, 0.001, 0.001, half=2048, lambda_rel=3.0, lambda_tc=0.1, lambda_dis=0.1, dis_step=3),
         _softmax(400, 1200, 0.003),
     ),
-    "flo-epgn": (  # features of EPGN's data.mat; SDGZSL trains on them as they are, we on [0, 1] like elsewhere
-        _preset(_MIDDLE, 0.01, 0.001, half=1024, lambda_rel=15.0, lambda_tc=1.0, lambda_dis=3.0, dis_step=2),
-        _softmax(400, 1200, 0.005),
+    "flo-epgn": (
+        _preset(_MIDDLE, 0.01, 0.001, half=1024, lambda_rel=15.0, lambda_tc=1.0, lambda_dis=3.0, dis_step=2, sigma=_SQUARES),
+        _softmax(400, 1200, 0.005, scaling="none"),
     ),
     "sun": (
         _preset((0.4, 0.2, 0.4), 0.001, 0.0003, lr=3e-4, half=2048, lambda_rel=30.0, lambda_tc=0.3, lambda_dis=0.5, dis_step=3),
@@ -729,7 +736,7 @@ class SDDN(nn.Module):
         z = mean + torch.exp(log_variance / 2) * self._noise("encoder noise", x)
         if self.critic is None:
             x_tilde = self.generator(z, a, self._dropout("generator dropout", s.generator_dropout))
-            kappa, sigma = min(1.0, s.kappa0 * epoch), 0.5**0.5 if self.unit_interval else s.sigma
+            kappa, sigma = min(1.0, s.kappa0 * epoch), _SQUARES if self.unit_interval else s.sigma
             loss, reconstruction = generation_loss(x_tilde, x, mean, log_variance, kappa, sigma)
             log["reconstruction"] = reconstruction.detach()
             return x_tilde, loss

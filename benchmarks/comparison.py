@@ -155,8 +155,8 @@ def write_table(target: Path) -> None:
     from unseen.experiments.results import LEADING, read_rows
     from unseen.storage import csv_text
 
-    names = [*LEADING, "seconds"]
-    target.write_text(csv_text(names, ([row[name] for name in names] for row in read_rows(OUT))))
+    lines = ([*(row[name] for name in LEADING), bool(row.get("transductive")), row["seconds"]] for row in read_rows(OUT))
+    target.write_text(csv_text([*LEADING, "transductive", "seconds"], lines))
 
 
 def write_report() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib.util
 import json
 import random
 import sys
@@ -257,3 +258,21 @@ def test_a_full_disk_harms_no_table(
         write_table(folder)
     assert {name: (folder / name).read_bytes() for name in before} == before
     assert sorted(entry.name for entry in folder.iterdir()) == ["results.csv", "results.parquet", "tasks"]
+
+
+def test_the_committed_table_says_which_runs_are_transductive(
+    bench: Callable[..., Path], row: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of runs from before rows said so."""
+    path = Path(__file__).parents[2] / "benchmarks" / "comparison.py"
+    spec = importlib.util.spec_from_file_location("comparison", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    rows = [row("eszsl"), row("tfvaegan", transductive=False), row("tfvaegan-transductive", transductive=True)]
+    monkeypatch.setattr(script, "OUT", bench(rows))
+    script.write_table(tmp_path / "results.csv")
+    with (tmp_path / "results.csv").open() as file:
+        said = {line["method"]: line["transductive"] for line in csv.DictReader(file)}
+    assert said == {"eszsl": "False", "tfvaegan": "False", "tfvaegan-transductive": "True"}

@@ -28,7 +28,7 @@ from unseen.experiments.aggregate import (
     summaries,
     unseen_names,
 )
-from unseen.experiments.diagnoses import diagnoses
+from unseen.experiments.diagnoses import consistencies, diagnoses
 
 Row = dict[str, Any]
 MakeRow = Callable[..., Row]
@@ -306,14 +306,26 @@ def test_diagnoses_are_means_over_tasks(row: MakeRow) -> None:
         row("dfca", seed=seed, U=0.2, S=S, leak_unseen_to_seen=leak, diagnosis={"nearest_own": own, "order_kept": kept})
         for seed, S, leak, own, kept in ((0, 0.5, 0.4, 0.25, 0.5), (1, 0.1, 0.2, 0.75, None))
     ]
-    full, linear = diagnoses([*rows, row("eszsl", diagnosis=None)])
+    full, linear = diagnoses([*rows, row("eszsl", diagnosis=None, leak_unseen_to_seen=0.1)])
     assert (full.leak_unseen_to_seen, full.leak_seen_to_unseen) == (pytest.approx(0.3), 0.125)
     assert full.gap == pytest.approx(0.2), "the distance is taken in each task"
+    assert full.leak_gap == pytest.approx((0.275 + 0.075) / 2), "and so is that of the leaks"
+    assert (full.tasks, linear.tasks) == (2, 1)
     assert full.figures == {"nearest_own": 0.5}, "what one task lacks has no mean"
     assert linear.method == ("eszsl", "")
+    assert linear.leak_gap == pytest.approx(0.025), "a distance has no sign"
     assert linear.figures == {}
     alone = [row("bsegn", seed=seed, module_alone={"H": 0.5, "margin_gap": gap}) for seed, gap in ((0, 1.5), (1, 0.5))]
     assert [d.figures for d in diagnoses(alone)] == [{"margin_gap": pytest.approx(1.0)}]
+
+
+def test_lines_of_an_ablation_say_over_how_many_runs_they_are(row: MakeRow) -> None:
+    """A variant may have fewer splits than the whole method, and a diagnosis fewer runs than there are."""
+    measured = {"attribute_cosine": {"x": 0.5}, "halves_told_apart": None}
+    rows = [row("sddn", seed=seed, consistency=measured if seed else None) for seed in range(3)]
+    rows.append(row("sddn", variant="B0", consistency=measured))
+    assert [(d.method, d.tasks) for d in diagnoses(rows)] == [(("sddn", ""), 3), (("sddn", "B0"), 1)]
+    assert [(c.method, c.tasks) for c in consistencies(rows)] == [(("sddn", ""), 2), (("sddn", "B0"), 1)]
 
 
 def test_rows_from_before_there_were_diagnoses_have_none(real_rows: list[Row]) -> None:

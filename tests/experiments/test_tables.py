@@ -139,13 +139,13 @@ def test_what_must_be_said_beside_a_table_is_said(row: MakeRow, rows: list[Row])
 
 
 def test_diagnoses_show_leaks_in_percent_and_the_rest_as_it_is(row: MakeRow) -> None:
-    lines = [row("dfca", diagnosis={"order_kept": -0.256}), row("eszsl", diagnosis=None)]
+    lines = [row("dfca", diagnosis={"order_kept": -0.256}), row("eszsl", diagnosis=None), row("eszsl", seed=1)]
     (table,) = tables.of_diagnoses(diagnoses(lines))
     (title,), heading, full, linear = printed(table)
     assert title == "birds, protocol blind: which way the methods err"
-    assert heading == ["method", "unseen → seen", "seen → unseen", "|S − U|", "order kept"]
-    assert full == ["dfca", "25.0", "12.5", "0.0", "-0.26"]
-    assert linear == ["eszsl", "25.0", "12.5", "0.0", "–"]
+    assert heading == ["method", "runs", "unseen → seen", "seen → unseen", "leak gap", "|S − U|", "order kept"]
+    assert full == ["dfca", "1", "25.0", "12.5", "12.5", "0.0", "-0.26"]
+    assert linear == ["eszsl", "2", "25.0", "12.5", "12.5", "0.0", "–"]
 
 
 def test_consistency_has_a_line_for_each_representation(row: MakeRow) -> None:
@@ -161,10 +161,10 @@ def test_consistency_has_a_line_for_each_representation(row: MakeRow) -> None:
     (table,) = tables.of_consistencies(consistencies(lines))
     (title,), heading, *found = printed(table)
     assert title == "birds, protocol blind: how consistent representations are"
-    assert heading == ["method", "of", "attribute cosine", "probe accuracy", "halves told apart"]
+    assert heading == ["method", "of", "runs", "attribute cosine", "probe accuracy", "halves told apart"]
     assert found == [
-        ["sddn", "x", "0.50", "0.25", "–"],
-        ["sddn", "h_s", "0.20", "1.00", "0.75"],
-        ["sddn, B0", "x", "0.50", "0.25", "–"],
-        ["sddn, B0", "h_s", "0.50", "1.00", "–"],
+        ["sddn", "x", "2", "0.50", "0.25", "–"],
+        ["sddn", "h_s", "2", "0.20", "1.00", "0.75"],
+        ["sddn, B0", "x", "1", "0.50", "0.25", "–"],
+        ["sddn, B0", "h_s", "1", "0.50", "1.00", "–"],
     ]

@@ -16,7 +16,9 @@ class Diagnosis:
     """Which way a method errs on one data set under one protocol; means over tasks.
 
     Args:
+        tasks: over how many; the rows of an ablation have their own.
         leak_unseen_to_seen, leak_seen_to_unseen: shares of test rows that are taken for a class of the other kind, with γ.
+        leak_gap: distance of the two leaks of a task.
         gap: |S − U|.
         figures: whatever else was measured in all of these tasks, such as how synthetic rows lie to real ones; of a module
             that scores by itself the `margin_gap`.
@@ -25,8 +27,10 @@ class Diagnosis:
     data: Data
     protocol: str
     method: Method
+    tasks: int
     leak_unseen_to_seen: float
     leak_seen_to_unseen: float
+    leak_gap: float
     gap: float
     figures: dict[str, float]
 
@@ -43,8 +47,10 @@ def diagnoses(rows: Iterable[Row]) -> list[Diagnosis]:
                 data,
                 protocol,
                 method,
+                len(group),
                 mean(row["leak_unseen_to_seen"] for row in group),
                 mean(row["leak_seen_to_unseen"] for row in group),
+                mean(abs(row["leak_unseen_to_seen"] - row["leak_seen_to_unseen"]) for row in group),
                 mean(abs(row["S"] - row["U"]) for row in group),
                 {name: mean(table[name] for table in tables) for name in names},
             )
@@ -62,6 +68,7 @@ class Consistency:
     """How well one representation of a method agrees with the class embeddings; means over the tasks that say so.
 
     Args:
+        tasks: over how many.
         representation: x as scaled, u as the final classifier sees it, or a part between them.
         figures: of `unseen.evaluation.consistency`, by name.
     """
@@ -69,6 +76,7 @@ class Consistency:
     data: Data
     protocol: str
     method: Method
+    tasks: int
     representation: str
     figures: dict[str, float]
 
@@ -84,5 +92,5 @@ def consistencies(rows: Iterable[Row]) -> list[Consistency]:
             figures = {name: mean(table[name][representation] for table in tables) for name in per_representation}
             if representation == "h_s" and all(table["halves_told_apart"] is not None for table in tables):
                 figures["halves_told_apart"] = mean(table["halves_told_apart"] for table in tables)
-            found.append(Consistency(data, protocol, method, representation, figures))
+            found.append(Consistency(data, protocol, method, len(group), representation, figures))
     return found

@@ -110,8 +110,8 @@ def of_protocols(entries: Sequence[SideBySide]) -> list[Table]:
 
 
 def of_diagnoses(diagnoses: Sequence[Diagnosis]) -> list[Table]:
-    """A table for each data set and protocol, a line a method: shares that leak to the other kind of classes and |S − U| in
-    percent, then what else was measured in its tasks, as it is."""
+    """A table for each data set and protocol, a line a method: over how many runs, shares that leak to the other kind of
+    classes, their distance and |S − U| in percent, then what else was measured in its tasks, as it is."""
     tables = []
     for (data, protocol), group in groupby(diagnoses, lambda d: (d.data, d.protocol)):
         lines = list(group)
@@ -119,12 +119,13 @@ def of_diagnoses(diagnoses: Sequence[Diagnosis]) -> list[Table]:
         table = _table(
             f"{_name(data, [d.data for d in diagnoses])}, protocol {protocol}: which way the methods err",
             ["method"],
-            ["unseen → seen", "seen → unseen", "|S − U|", *(name.replace("_", " ") for name in names)],
+            ["runs", "unseen → seen", "seen → unseen", "leak gap", "|S − U|", *(name.replace("_", " ") for name in names)],
         )
         for d in lines:
             table.add_row(
                 plain(label(d.method)),
-                *(f"{100 * value:.1f}" for value in (d.leak_unseen_to_seen, d.leak_seen_to_unseen, d.gap)),
+                str(d.tasks),
+                *(f"{100 * share:.1f}" for share in (d.leak_unseen_to_seen, d.leak_seen_to_unseen, d.leak_gap, d.gap)),
                 *(f"{d.figures[name]:.2f}" if name in d.figures else MISSING for name in names),
             )
         tables.append(table)
@@ -132,7 +133,8 @@ def of_diagnoses(diagnoses: Sequence[Diagnosis]) -> list[Table]:
 
 
 def of_consistencies(consistencies: Sequence[Consistency]) -> list[Table]:
-    """A table for each data set and protocol, a line for each representation of a method; figures as they are."""
+    """A table for each data set and protocol, a line for each representation of a method: over how many runs, and figures as
+    they are."""
     tables = []
     for (data, protocol), group in groupby(consistencies, lambda c: (c.data, c.protocol)):
         lines = list(group)
@@ -140,11 +142,11 @@ def of_consistencies(consistencies: Sequence[Consistency]) -> list[Table]:
         table = _table(
             f"{_name(data, [c.data for c in consistencies])}, protocol {protocol}: how consistent representations are",
             ["method", "of"],
-            [name.replace("_", " ") for name in names],
+            ["runs", *(name.replace("_", " ") for name in names)],
         )
         for c in lines:
             shown = (f"{c.figures[name]:.2f}" if name in c.figures else MISSING for name in names)
-            table.add_row(plain(label(c.method)), plain(c.representation), *shown)
+            table.add_row(plain(label(c.method)), plain(c.representation), str(c.tasks), *shown)
         tables.append(table)
     return tables
 

@@ -73,7 +73,7 @@ def test_summaries_of_real_rows_are_plain_means(real_rows: list[Row]) -> None:
     found = summaries(real_rows)
     assert {s.method[0] for s in found} >= {"eszsl", "class-gaussian", "tfvaegan", "oracle (tfvaegan)"}
     for s in found:
-        own = [row for row in real_rows if (row["method"], row["variant"]) == s.method]
+        own = [row for row in real_rows if (row["method"], row["variant"], row["protocol"]) == (*s.method, s.protocol)]
         assert s.tasks == len(own)
         for figure, estimate in s.figures.items():
             if estimate is not None:

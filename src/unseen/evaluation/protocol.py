@@ -63,7 +63,7 @@ class Task:
         method: which method.
         hyperparameters: of the method; for a closed-form method an instance of it.
         recipe: what surrounds it; `blind` replaces the parts that it chooses.
-        settings_from: `published` (a benchmark's preset; of a method that is re-created, that most of it is inferred),
+        settings_from: `published` (a benchmark's preset; where its authors did not publish it so, who did, or `inferred`),
             `default`, `folds` (a preset that `blind` chose earlier; where that was elsewhere, `folds of another split` or
             `folds of other data`) or `user`.
         protocol, seed: as they say.

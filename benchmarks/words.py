@@ -9,7 +9,9 @@ What stands in braces is replaced by what the stored rows say, protocol `blind` 
     {grocery paper: dfca}                       under the protocol `paper`
     {grocery: dfca under paper - dfca}          that of `paper` minus that of `blind`, on equal tasks
     {grocery: dfca under paper - dfca at its last epoch}   what choosing the epoch on test rows added
+    {emoji/demo: dfca}                          on this split alone; {emoji/full*: dfca} on all whose names begin so
     {grocery ablated: dfca}                     over those tasks alone that all rows of DFCA's ablation have in common
+    {grocery: sddn | h_s probe_accuracy}        how consistent a representation is
     {grocery: oracle (dfca)}                    of the same classifier with real rows of the unseen classes
     {grocery: dfca with 30}                     with so many synthetic rows a class, of the runs that were asked for it
     {helped: class-gaussian, names alone | T1}  what benchmarks/what_helps.py found, and on folds
@@ -22,12 +24,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import what_helps
 
 from unseen.experiments.aggregate import Estimate, Method, paired, summaries
-from unseen.experiments.diagnoses import diagnoses
+from unseen.experiments.diagnoses import consistencies, diagnoses
 from unseen.experiments.results import FIGURES, Row, read_oracles, read_rows
 from unseen.experiments.side_by_side import among_blind
 from unseen.storage import read_json, write_json
@@ -35,7 +38,8 @@ from unseen.storage import read_json, write_json
 WORDS = Path(__file__).parent / "words"
 CURVES = Path(__file__).parent / "results" / "curves.json"
 PLACE = re.compile(
-    r"\{(?P<data>[\w-]+)(?: (?P<protocol>paper|fixed))?(?P<ablated> ablated)?: (?P<of>[^{}|]+?)(?: \| (?P<figure>\w+))?\}"
+    r"\{(?P<data>[\w-]+)(?:/(?P<split>[\w*]+))?(?: (?P<protocol>paper|fixed))?(?P<ablated> ablated)?: "
+    r"(?P<of>[^{}|]+?)(?: \| (?P<figure>\w+(?: \w+)?))?\}"
 )
 MISSING = "not measured yet"
 
@@ -89,6 +93,7 @@ def filled(text: str, rows: Sequence[Row]) -> str:
 
     def figure(place: re.Match[str]) -> str:
         own = [row for row in rows if (row["dataset"], row["protocol"]) == (place["data"], place["protocol"] or "blind")]
+        own = [row for row in own if fnmatchcase(row["split"], place["split"] or "*")]
         first, _, second = place["of"].partition(" - ")
         if place["ablated"]:
             own = in_common([row for row in own if row["method"] == method(first)[0]])
@@ -128,6 +133,10 @@ def value(rows: Sequence[Row], of: Method, figure: str) -> str:
             return f"{100 * getattr(diagnosis, figure):.1f}"
         if figure in diagnosis.figures:
             return f"{diagnosis.figures[figure]:.2f}"
+    for consistency in consistencies(row for row in rows if (row["method"], row["variant"]) == of):
+        name = figure.removeprefix(f"{consistency.representation} ")
+        if name != figure and name in consistency.figures:
+            return f"{consistency.figures[name]:.2f}"
     return MISSING
 
 

@@ -59,6 +59,23 @@ def test_a_figure_stands_where_its_place_was(words: ModuleType, place: str, figu
     assert words.filled(place, ROWS) == figure
 
 
+def test_a_place_may_name_splits(words: ModuleType) -> None:
+    assert words.filled("{shop/b: flow}", ROWS) == "75.0 (1 run)"
+    rows = [*ROWS, row("flow", "full0", 0.25), row("flow", "full1", 0.5)]
+    assert words.filled("{shop/full*: flow}", rows).startswith("37.5 (")
+    assert words.filled("{shop/b ablated: flow, alone, or so - flow}", rows) == "+12.5 (above in 1 of 1 run)"
+    assert words.filled("{shop/c: flow, alone, or so}", ROWS) == "not measured yet"
+
+
+def test_a_place_may_name_a_representation(words: ModuleType) -> None:
+    told = {"probe_accuracy": {"x": 0.5, "h_s": 0.25}, "halves_told_apart": 0.75}
+    rows = [{**r, "consistency": told} for r in ROWS]
+    assert words.filled("{shop: flow | h_s probe_accuracy}", rows) == "0.25"
+    assert words.filled("{shop: flow | h_s halves_told_apart}", rows) == "0.75"
+    assert words.filled("{shop: flow | x halves_told_apart}", rows) == "not measured yet"
+    assert words.filled("{shop: flow | x probe_accuracy}", ROWS) == "not measured yet"
+
+
 def test_a_mean_is_over_all_splits_or_over_those_of_the_ablation(words: ModuleType) -> None:
     assert words.filled("{shop: flow}", ROWS).startswith("45.8 (")
     assert words.filled("{shop: flow}", ROWS).endswith(", 3 runs)")

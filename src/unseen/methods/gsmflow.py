@@ -266,7 +266,7 @@ def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
         batch_size=64,
         lr=1e-3,
         lr_decay=1.0,
-        lambda_p=100.0,
+        lambda_p=1.0,
         prototype_classes=64,
         anchor_classes="seen",
         relation_epochs=30,

@@ -88,6 +88,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     },
     "gsmflow": {
         **FLOW,
+        "by_heart": {"lambda_p": 10.0},  # with 1 a sample in a hundred strays from its mean in so short a training
         "parts": {"lambda_p": ("prototype_classes", 2)},
         "never_changes": {"network.positioning.anchors": "embeddings of three classes"},
     },

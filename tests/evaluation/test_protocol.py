@@ -285,7 +285,6 @@ def test_paper_takes_the_best_of_all_epochs_and_says_so(
     [last] = row["selection"]["candidates"]
     assert last["H"] == tried[-1] == harmonic_mean(last["S"], last["U"])
     assert last["step"] == row["steps"]
-    assert last["H"] <= row["H"]
     assert len(set(tried)) > 1
     assert row["test_evaluations"] == 2 * fits  # generalized and conventional
     assert row["test_used_for_selection"] is True

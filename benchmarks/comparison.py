@@ -38,8 +38,8 @@ the files benchmarks/*.toml; how to read the tables, in
 
 Protocol `blind`: settings chosen on three folds of the training rows, once a method and split, with seed 0, and taken by all
 seeds; then one training on all rows, and one look at the test rows. Means are over splits of the mean over seeds.
-On emoji's full splits training is held to 600 steps (benchmarks/comparison_full.toml), and most of `paper` and of the lineage has
-one seed. Seconds are wall time, whatever else the machine did meanwhile, with the choice of settings counted to every run.
+On emoji's full splits training is held to 600 steps (benchmarks/comparison_full.toml); `paper` and the lineage have one seed.
+Seconds are wall time, whatever else the machine did meanwhile, with the choice of settings counted to every run.
 """
 BEFORE = """
 The runs of this page were computed once before, in another form of the benchmark (to be found in the history of this file),

@@ -234,6 +234,7 @@ def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: 
     weight = 0.02 * streams.normal("initial classifier", len(class_ids), width)
     bias = torch.zeros(len(class_ids), device=weight.device)
     optimiser = torch.optim.Adam([weight, bias], recipe.classifier_lr, (0.5, 0.999), fused=True)
+    gradient = torch.empty_like(weight)
     order = torch.empty(0, dtype=torch.int64, device=weight.device)
     for _ in range(recipe.classifier_epochs):
         for _ in range(batches):
@@ -246,7 +247,9 @@ def fit_by_epoch(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: 
             error = torch.softmax(x @ weight.T + bias, dim=1)
             error[torch.arange(batch, device=weight.device), targets[picked]] -= 1
             error *= share[:, None]
-            weight.grad = error.T @ x + recipe.classifier_decay * weight
+            # into the gradient's own memory: a new matrix a batch costs as much as the products
+            torch.mm(error.T, x, out=gradient)
+            weight.grad = gradient.add_(weight, alpha=recipe.classifier_decay)
             bias.grad = error.sum(dim=0)
             optimiser.step()
         yield LinearScores(weight.clone(), bias.clone())

@@ -70,13 +70,16 @@ def main() -> None:
 
 def prepare(data: Path) -> None:
     """The data sets that are not built in, unless they are there."""
-    rgsift = (data / "awa1-bow", data / "xlsa17-splits" / "AWA1", RUNS / "awa1-rgsift", "rgsift")
-    for target, *words in (
-        (RUNS / "grocery", "grocery", data / "grocery" / "grocery.npz", RUNS / "grocery"),
-        (RUNS / "awa1-rgsift", "awa1", *rgsift),
-    ):
+    grocery, rgsift = RUNS / "grocery", RUNS / "awa1-rgsift"
+    commands: dict[Path, list[str | Path]] = {
+        grocery: [ROOT / "examples" / "grocery" / "prepare.py", data / "grocery" / "grocery.npz", grocery],
+        rgsift: [
+            ROOT / "examples" / "awa1" / "prepare.py", data / "awa1-bow", data / "xlsa17-splits" / "AWA1", rgsift, "rgsift",
+        ],
+    }  # fmt: skip
+    for target, command in commands.items():
         if not (target / "dataset.json").exists():
-            subprocess.run([sys.executable, ROOT / "examples" / words[0] / "prepare.py", *words[1:]], check=True)
+            subprocess.run([sys.executable, *command], check=True)
 
 
 def measure(workers: int | None, commit: bool) -> None:
@@ -196,7 +199,7 @@ def _hours(rows: list[Row]) -> float:
         choices |= {chosen} if chosen else set()
         seconds += sum(spent for phase, spent in row["seconds_by_phase"].items() if phase != "selection" or not chosen)
     seconds += sum(read_json(OUT / "selections" / chosen / "cost.json")["seconds"]["selection"] for chosen in choices)
-    return seconds / 3600
+    return float(seconds / 3600)
 
 
 def _unfinished(rows: list[Row]) -> str:

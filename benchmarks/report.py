@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "report"))
@@ -59,13 +60,13 @@ def main() -> None:
         file.write(json.dumps({**row, "within": within}, sort_keys=True) + "\n")
 
 
-def opened(page: Path) -> dict[str, object]:
+def opened(page: Path) -> dict[str, Any]:
     """Medians over several openings, each in a fresh profile."""
     with sync_playwright() as playwright:
         program = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
         browser = playwright.chromium.launch(executable_path=program, args=["--headless", "--no-sandbox", "--disable-gpu"])
         times = [once(browser, page) for _ in range(TIMES + 1)][1:]  # the first one warms up the disk
-        row: dict[str, object] = {"chromium": browser.version, "openings": TIMES}
+        row: dict[str, Any] = {"chromium": browser.version, "openings": TIMES}
         browser.close()
     for name, found in zip(("loaded", "drawn"), zip(*times, strict=True), strict=True):
         row |= {f"{name}_seconds": statistics.median(found), f"{name}_seconds_max": max(found)}

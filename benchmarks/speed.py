@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,7 @@ from unseen.encoders.backbones import EncoderChoice  # noqa: E402
 from unseen.evaluation.protocol import versions  # noqa: E402
 from unseen.extraction import extract  # noqa: E402
 from unseen.final_classifier import classifier_rows, fit_final_classifier  # noqa: E402
+from unseen.linear import LinearScores  # noqa: E402
 from unseen.methods import bsegn, dfca, gsmflow, sddn  # noqa: E402
 from unseen.methods.base import ClassStreams, Clock  # noqa: E402
 from unseen.methods.tfvaegan import PRESETS, TFVAEGAN  # noqa: E402
@@ -60,7 +62,7 @@ PAIRS = 5
 ROWS = ROOT / "benchmarks" / "results" / "speed.jsonl"
 
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
 def main() -> None:
@@ -428,14 +430,17 @@ def measure_answers(method: str) -> Row:
     names = [f"class {k:03d}" for k in range(200)]
     embeddings = dict(zip(names, rng.normal(size=(200, 312)), strict=True))
     y = np.repeat(names[:150], 10)
-    settings = {"scaling": "minmax"}
+    settings: dict[str, Any] = {"scaling": "minmax"}
     if method == "tfvaegan":
         settings |= {"steps": 2, "synthetic": 10, "classifier": "gaussian"}
     fitted = ZeroShotClassifier(method, protocol="fixed", settings=settings, device="cpu", threads=1)
     fitted.fit(rng.random((len(y), 2048), np.float32), y, classes=embeddings)
     scored = fitted.fitted_
+    assert isinstance(scored.scores, LinearScores)
     weight = scored.scores.weight.numpy()
-    networks = () if scored.method is None else (scored.method.decoder.first, scored.method.decoder.second)
+    networks: tuple[torch.nn.Linear, ...] = ()
+    if isinstance(scored.method, TFVAEGAN) and scored.method.decoder is not None:
+        networks = scored.method.decoder.first, scored.method.decoder.second
     layers = [layer.weight.detach().numpy() for layer in networks]
 
     def products(X: np.ndarray) -> None:

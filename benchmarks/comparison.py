@@ -71,12 +71,11 @@ def main() -> None:
 def prepare(data: Path) -> None:
     """The data sets that are not built in, unless they are there."""
     grocery, rgsift = RUNS / "grocery", RUNS / "awa1-rgsift"
+    awa1: list[str | Path] = [data / "awa1-bow", data / "xlsa17-splits" / "AWA1", rgsift, "rgsift"]
     commands: dict[Path, list[str | Path]] = {
         grocery: [ROOT / "examples" / "grocery" / "prepare.py", data / "grocery" / "grocery.npz", grocery],
-        rgsift: [
-            ROOT / "examples" / "awa1" / "prepare.py", data / "awa1-bow", data / "xlsa17-splits" / "AWA1", rgsift, "rgsift",
-        ],
-    }  # fmt: skip
+        rgsift: [ROOT / "examples" / "awa1" / "prepare.py", *awa1],
+    }
     for target, command in commands.items():
         if not (target / "dataset.json").exists():
             subprocess.run([sys.executable, *command], check=True)

@@ -1,11 +1,12 @@
 """What was tried, measured on validation folds alone, and docs/tried.md written from it.
 
-    python benchmarks/fold_study.py [--source SOURCE.npz] [--only WORD]
+    python benchmarks/fold_study.py [--data DIR] [--only WORD]
 
-One change at a time from TF-VAEGAN's defaults on Grocery, and the weight of GSMFlow's prototype loss there and on the emoji.
-Folds are cut from the training rows by the same function as in `blind` (seed 7): the first of three of each of Grocery's five
-random splits, and all three of the emoji's demo; so no test row is looked at. H is at the best γ of each fold, which flatters
-all variants alike. Resumable: a finished variant stands in benchmarks/results/fold_study.jsonl and is not computed again.
+One change at a time from TF-VAEGAN's defaults on Grocery; the weight of GSMFlow's prototype loss there and on the emoji; SDDN's
+generator there and on AwA1. Folds are cut from the training rows by the same function as in `blind` (seed 7): the first of
+three of each of Grocery's five random splits, and all three of the emoji's demo and of AwA1; so no test row is looked at. H is
+at the best γ of each fold, which flatters all variants alike. Resumable: a finished variant stands in
+benchmarks/results/fold_study.jsonl and is not computed again.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -30,22 +29,29 @@ from unseen.evaluation.metrics import choose_gamma, per_class_accuracy
 from unseen.evaluation.predictor import Predictor, RepresentedRows, closed_form_predictor, generative_predictor
 from unseen.evaluation.protocol import versions
 from unseen.final_classifier import classifier_rows
-from unseen.methods import gsmflow
+from unseen.methods import gsmflow, sddn, tfvaegan
+from unseen.methods.base import ClassStreams, GenerativeMethod
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.prototype import class_prototypes
-from unseen.methods.tfvaegan import TFVAEGAN, default, without_decoder
+from unseen.methods.tfvaegan import default, without_decoder
 from unseen.recipe import Recipe
-from unseen.represented import in_parts
 from unseen.scaling import ScaledView, Scaler
 from unseen.training import train
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "fold_study.jsonl"
-DATA = ROOT / "runs" / "grocery"
+DATA, AWA1_DATA = ROOT / "runs" / "grocery", ROOT / "runs" / "awa1-rgsift"
 GROCERY = tuple((str(DATA), f"random{k}", 0) for k in range(5))
 EMOJI = tuple(("emoji", "demo", number) for number in range(3))
+AWA1 = tuple((str(AWA1_DATA), "proposed", number) for number in range(3))
 """Data set, split and number of the fold."""
 SEED = 7
+
+METHODS: dict[type, Any] = {
+    tfvaegan.Hyperparameters: tfvaegan.TFVAEGAN,
+    gsmflow.Hyperparameters: gsmflow.GSMFlow,
+    sddn.Hyperparameters: sddn.SDDN,
+}
 
 FULL, RECIPE = default(65, 1280, 384)
 VAE = replace(without_decoder(FULL), gamma_G=0.0)
@@ -77,22 +83,46 @@ FLOW_VARIANTS: dict[str, tuple[Any, Recipe]] = {
     "GSMFlow, defaults (λ_p 1)": (FLOW, FLOW_RECIPE),
     **{f"GSMFlow, λ_p {weight:g}": (replace(FLOW, lambda_p=weight), FLOW_RECIPE) for weight in (0.0, 10.0, 100.0)},
 }
-EMOJI_VARIANTS = {f"{name}, emoji": variant for name, variant in FLOW_VARIANTS.items()}
-TABLES = {"table": (GROCERY, VARIANTS), "gsmflow": (GROCERY, FLOW_VARIANTS), "gsmflow-emoji": (EMOJI, EMOJI_VARIANTS)}
+
+
+def sddn_variants(classes: int, d: int, a: int) -> dict[str, tuple[Any, Recipe]]:
+    whole, recipe = sddn.default(classes, d, a)
+    alone = replace(whole, **sddn.ABLATIONS["B0 generator alone"])
+    return {
+        "SDDN, defaults": (whole, recipe),
+        "SDDN, generator=vaegan": (replace(whole, generator="vaegan"), recipe),
+        "SDDN's conditional VAE alone": (alone, recipe),
+        "SDDN's VAE-GAN alone": (replace(alone, generator="vaegan"), recipe),
+    }
+
+
+def named_after(dataset: str, variants: dict[str, tuple[Any, Recipe]]) -> dict[str, tuple[Any, Recipe]]:
+    return {f"{name}, {dataset}": variant for name, variant in variants.items()}
+
+
+TABLES = {
+    "table": (GROCERY, VARIANTS),
+    "gsmflow": (GROCERY, FLOW_VARIANTS),
+    "gsmflow-emoji": (EMOJI, named_after("emoji", FLOW_VARIANTS)),
+    "sddn": (GROCERY, sddn_variants(65, 1280, 384)),
+    "sddn-emoji": (EMOJI, named_after("emoji", sddn_variants(176, 1280, 384))),
+    "sddn-awa1": (AWA1, named_after("AwA1", sddn_variants(40, 2000, 85))),
+}
 """Mark in the page → folds, and what was tried on them. The defaults of GSMFlow are the same for both data sets."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     shared = Path(os.environ.get("UNSEEN_DATA") or ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", type=Path, default=shared / "grocery" / "grocery.npz")
+    parser.add_argument("--data", type=Path, default=shared, help="holds grocery/, awa1-bow/ and xlsa17-splits/")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="variants that have this in their name")
     parser.add_argument("--report-only", action="store_true")
     arguments = parser.parse_args()
     if not arguments.report_only:
-        if not (DATA / "dataset.json").exists():
-            subprocess.run([sys.executable, ROOT / "examples/grocery/prepare.py", arguments.source, DATA], check=True)
+        from comparison import prepare
+
+        prepare(arguments.data)
         ROWS.parent.mkdir(parents=True, exist_ok=True)
         done = {row["variant"] for row in read_rows()}
         wanted = [name for _, variants in TABLES.values() for name in variants if arguments.only in name and name not in done]
@@ -135,15 +165,13 @@ def fit(hyperparameters: Any, recipe: Recipe, scaler: Scaler, view: ScaledView) 
     if isinstance(hyperparameters, ClassGaussian):
         means = class_prototypes(view, hyperparameters.ridge)[view.unseen]
         return closed_form_predictor(scaler, view, hyperparameters.fit(view)), means.numpy()
-    flow = isinstance(hyperparameters, gsmflow.Hyperparameters)
-    method = (gsmflow.GSMFlow if flow else TFVAEGAN)(view, hyperparameters, SEED)
+    method: GenerativeMethod = METHODS[type(hyperparameters)](view, hyperparameters, SEED)
     train(method, view, recipe.steps, SEED)
-    rows = classifier_rows(method, view, recipe.rows_per_class(view.mean_seen_count), SEED)
+    synthetic = recipe.rows_per_class(view.mean_seen_count)
+    rows = classifier_rows(method, view, synthetic, SEED)
     predictor = generative_predictor(scaler, view, method.represent, rows, recipe, SEED)
-    synthetic = rows.only_synthetic()
-    x = torch.cat([part for _, part in in_parts(synthetic.features)])[:, : view.features.shape[1]]
-    labels = synthetic.labels
-    return predictor, np.stack([x[labels == k].mean(dim=0).numpy() for k in view.unseen])
+    x = method.sample(view.unseen.repeat_interleave(synthetic), ClassStreams(SEED, view.names, view.device))
+    return predictor, x.reshape(len(view.unseen), synthetic, -1).mean(dim=1).numpy()
 
 
 def read_rows() -> list[dict[str, Any]]:

@@ -39,8 +39,8 @@ the files benchmarks/*.toml; how to read the tables, in
 
 Protocol `blind`: settings chosen on three folds of the training rows, once a method and split, with seed 0, and taken by all
 seeds; then one training on all rows, and one look at the test rows. Means are over splits of the mean over seeds.
-On emoji's full splits training is held to 600 steps, and where settings are chosen the softmax to 5 epochs of 25
-(benchmarks/comparison_full.toml); `paper` and the lineage have one seed.
+On emoji's full splits training is held to 600 steps, and under `blind` the softmax to 5 epochs of 25
+(benchmarks/comparison_full.toml). There, under `paper`, and for the lineage there is one seed.
 Seconds are wall time, whatever else the machine did meanwhile, with the choice of settings counted to every run.
 """
 BEFORE = """

@@ -15,6 +15,7 @@ import pytest
 import torch
 from classifiers import same, small
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from unseen import DataError, SettingsError, ZeroShotClassifier, classifier, cli, seeing
 from unseen.calibration import HeldOutScores, choose_abstention, choose_flag_threshold, softmax
@@ -158,6 +159,22 @@ def test_without_folds_nothing_is_calibrated(method: str) -> None:
     with pytest.raises(DataError, match="a risk is kept to by what folds held out") as error:
         fitted.answers(ASKED, risk=0.2)
     assert "\n" not in str(error.value)
+
+
+def test_a_fit_tells_how_far_it_is_and_is_the_same_fit() -> None:
+    phases: list[str] = []
+    steps: list[tuple[str, int, int]] = []
+    watch = Watch(
+        on_phase=phases.append,
+        on_progress=lambda progress: steps.append((phases[-1], progress.step, progress.steps)),
+    )
+    asked = small(classifier_epochs=2, steps=3).set_params(protocol="blind")
+    watched = clone(asked).fit(X, Y, take(NAMES), watch)
+    choosing = [phase for phase in phases if phase.startswith("choosing settings: ")]
+    assert phases == [*choosing, "training on all seen rows", "synthesising and fitting the final classifier"]
+    ends = [phase for phase, step, of in steps if step == of]
+    assert ends == [phase for phase in phases if "fold " in phase or phase.startswith("training")], "each told of its last step"
+    assert same(watched, clone(asked).fit(X, Y, take(NAMES)), ASKED)
 
 
 def test_where_all_classes_are_on_one_side_there_is_no_unit(blind: ZeroShotClassifier) -> None:

@@ -52,6 +52,12 @@ def test_a_fit_is_that_of_the_classifier(toy: Dataset, model: Path) -> None:
     assert again.unseen_classes_.tolist() == ["class i", "class j", "class k"]
 
 
+def test_a_fit_says_on_standard_error_what_it_is_at(toy_folder: Path, tmp_path: Path) -> None:
+    said = unseen("fit", toy_folder, tmp_path / "model", "--method", "class-gaussian", "--split", "first", "--json")
+    assert said.err.splitlines()[1:] == ["choosing settings on folds", "solving"]
+    assert said.json["classes"] == 11
+
+
 def test_without_a_split_all_rows_are_learned_from(toy: Dataset, toy_folder: Path, tmp_path: Path) -> None:
     said = unseen("fit", toy_folder, tmp_path / "model", *QUICK, "--seed", 3, "--json").json
     assert said.pop("seconds") >= 0
@@ -73,7 +79,7 @@ def test_without_a_split_all_rows_are_learned_from(toy: Dataset, toy_folder: Pat
 
 def test_what_is_embedded_in_words_can_be_added_to_in_words(described: Path, toy: Dataset, tmp_path: Path) -> None:
     said = unseen("fit", described, tmp_path / "model", "--split", "first", *QUICK)
-    assert said.err == "training class-gaussian on 72 rows of 8 classes\n", "the embeddings are those of the data set"
+    assert said.err == "training class-gaussian on 72 rows of 8 classes\nsolving\n", "the embeddings are those of the data set"
     assert said.out.splitlines() == [
         "learned 11 classes, 3 of them without an example, from 72 rows",
         "takes rows of 6 features or pictures; further classes are added by their descriptions",

@@ -23,7 +23,7 @@ from unseen.data.validate import check_class_table
 from unseen.encoders.embedding import SentenceEncoder
 from unseen.encoders.images import ImageEncoder
 from unseen.errors import DataError, SettingsError
-from unseen.evaluation.protocol import Task, Watch, chosen, is_transductive
+from unseen.evaluation.protocol import FITTING, SOLVING, TRAINING, Task, Watch, chosen, is_transductive
 from unseen.fitted import Fitted
 from unseen.given import InputError, alike, as_array, as_input_error, as_labels, distinct, embedded, in_one_sentence, seed_of
 from unseen.inference import Answers
@@ -102,7 +102,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     # -- learning
 
-    def fit(self, X: Any, y: Any, classes: Any = None) -> ZeroShotClassifier:
+    def fit(self, X: Any, y: Any, classes: Any = None, watch: Watch | None = None) -> ZeroShotClassifier:
         """Learn from rows and from what is said of classes.
 
         Rows are kept in float16, scaled, because further classes are learned from them; and where the method is generative as
@@ -116,6 +116,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 to description (a text or several), a Series likewise; a DataFrame with the labels as its index (or as its
                 column `name`, where nobody set an index), and numbers or a column `description`; or a pair (labels,
                 embeddings). None: the classes of y, told apart only by being different, so that none can be added later.
+            watch: its `on_phase` and `on_progress` are told how far it is; for who does not want to wait in silence.
 
         Raises:
             InputError: X, y or the classes do not fit together, or hold what cannot be learned from.
@@ -145,11 +146,18 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         split = Split("all rows", rows, rows[:0], rows[:0], np.unique(ids), unseen)
         one_model = Provenance(feature_extractor="the user's", embedding_source="the user's")  # `prompting` is chosen by name
         data = Dataset("given", X, ids.astype(np.int64), table, {split.name: split}, one_model)
+        watch = watch or Watch()
         with self._threads():
-            task, calibration = self._task(data, seed)
+            task, calibration = self._task(data, seed, watch)
             view = data.training_view()
-            learned = learn(view, labels, task.method, task.hyperparameters, task.recipe, seed, task.device)
+            closed_form = isinstance(task.method, ClosedForm)
+            watch.on_phase(SOLVING if closed_form else TRAINING)
+            learned = learn(
+                view, labels, task.method, task.hyperparameters, task.recipe, seed, task.device, on_progress=watch.on_progress
+            )
             learned = replace(learned, calibration=calibration)
+            if not closed_form:
+                watch.on_phase(FITTING)
             fitted, made = learned.fit(task.device)
         self._state = State(labels, fitted, learned, task.settings_from, task.protocol, encoder, made=made)
         return self
@@ -436,7 +444,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         finally:
             torch.set_num_threads(before)
 
-    def _task(self, data: Dataset, seed: int) -> tuple[Task, Calibration | None]:
+    def _task(self, data: Dataset, seed: int, watch: Watch) -> tuple[Task, Calibration | None]:
         """Settings as the command line finds them, and what `blind` chooses; `auto` decided."""
         if self.protocol not in ("auto", "blind", "fixed"):
             raise SettingsError(f"protocol is auto, blind or fixed, not {self.protocol!r}")
@@ -452,10 +460,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             )
         if closed_form and self.protocol == "auto" and not settings and self.preset is None:
             try:
-                return _chosen_on_folds(replace(task, protocol="blind"))
+                return _chosen_on_folds(replace(task, protocol="blind"), watch)
             except DataError:  # too few classes or rows for folds
                 return task, None
-        return (task, None) if asked == "fixed" or task.selection else _chosen_on_folds(task)
+        return (task, None) if asked == "fixed" or task.selection else _chosen_on_folds(task, watch)
 
     def _decisions(self, X: Any, state: State) -> Iterator[NDArray[np.float64]]:
         """Scores with γ, of some hundred rows at a time."""
@@ -473,10 +481,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             yield rows
 
 
-def _chosen_on_folds(task: Task) -> tuple[Task, Calibration]:
+def _chosen_on_folds(task: Task, watch: Watch) -> tuple[Task, Calibration]:
     """With what `blind` chooses, and what the rows say that the folds held out: there is no test row here to look at."""
     held_out: list[HeldOutScores] = []
-    task = chosen(task, Watch(on_choice=held_out.extend), HELD_OUT_CLASSES)
+    task = chosen(task, replace(watch, folder=None, on_choice=held_out.extend), HELD_OUT_CLASSES)
     return task, calibrate(held_out, task.recipe.gamma)
 
 

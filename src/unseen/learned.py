@@ -7,7 +7,7 @@ their labels; the noise of each is seeded by its name; rows that come later are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,7 +32,7 @@ from unseen.methods import ClosedForm, Generative, find_method
 from unseen.methods.base import GenerativeMethod, stream_seed
 from unseen.recipe import FEW, Recipe
 from unseen.scaling import ScaledView, Scaler
-from unseen.training import train, training_steps
+from unseen.training import Progress, train, training_steps
 
 Labels = NDArray[Any]
 """Class labels as the user has them: texts or numbers."""
@@ -233,6 +233,7 @@ def learn(
     recipe: Recipe,
     seed: int,
     device: torch.device,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Learned:
     """Train a method on a view, whose classes have these labels.
 
@@ -251,7 +252,7 @@ def learn(
                 "beginning, or choose another method"
             )
         steps = training_steps(recipe, entry.schedule(hyperparameters), scaled)
-        train(method, scaled, steps, stream_seed(seed, "training"))
+        train(method, scaled, steps, stream_seed(seed, "training"), on_progress=on_progress)
         recipe = replace(recipe, steps=steps, synthetic=recipe.rows_per_class(scaled.mean_seen_count))
         networks = {name: t.detach().cpu() for name, t in method.state().items() if name.startswith("network.")}
         rows = as_kept(scaled.features.cpu().numpy())

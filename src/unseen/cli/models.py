@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unseen.cli.options import AsJson, DatasetName, Settings, pairs
-from unseen.cli.saying import say
+from unseen.cli.saying import say, watching
 from unseen.errors import DataError, MissingDependency, SettingsError
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ def fit(
         random_state=seed,
         threads=threads,
     )
-    classifier.fit(data.features[rows], names[data.labels[rows]], classes=words or (list(table.names), table.embeddings))
+    with watching() as watch:
+        classifier.fit(data.features[rows], names[data.labels[rows]], words or (list(table.names), table.embeddings), watch)
     classifier.save(model)
     takes = [f"rows of {classifier.n_features_in_} features", *(["pictures"] if image_encoder else [])]
     told = {

@@ -52,6 +52,8 @@ PAPER_FILE = "paper.safetensors"
 COST_FILE = "cost.json"
 """Where a run counts its seconds while it goes on."""
 TRAINING = "training on all seen rows"
+SOLVING = "solving"
+FITTING = "synthesising and fitting the final classifier"
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def _counting(watch: Watch, meter: Meter) -> Watch:
 
 
 def _run_closed_form(task: Task, view: TrainingView, meter: Meter, watch: Watch) -> Outcome:
-    watch.on_phase("solving")
+    watch.on_phase(SOLVING)
     with meter.phase("training"):
         scaler = Scaler.fit(view, task.recipe.scaling, task.recipe.centred)
         scaled = scaler.view(view, task.device)
@@ -273,7 +275,7 @@ def _run_generative(task: Task, view: TrainingView, meter: Meter, watch: Watch) 
             on_progress=watch.on_progress,
             on_stage=_turning(watch, meter),
         )
-    watch.on_phase("synthesising and fitting the final classifier")
+    watch.on_phase(FITTING)
     with meter.phase("classifier"):
         count = recipe.rows_per_class(scaled.mean_seen_count)
         rows = classifier_rows(method, scaled, count, stream_seed(task.seed, "synthesis"), recipe.drawn)

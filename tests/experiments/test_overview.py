@@ -136,3 +136,26 @@ def test_what_makes_rows_unlike_is_said(
     parts = printed(bench(alike, {"main": ["owl"]}))
     assert any("seconds of tfvaegan do not all count the choice of settings" in part for part in parts)
     assert any("not all of these results were made with the same versions" in part for part in parts)
+
+
+def test_what_is_left_out_is_in_no_part(row: Callable[..., Row], bench: Callable[..., Path]) -> None:
+    """Neither in means nor in the ledger, nor in what is said of splits and of what failed."""
+    rows = [
+        row(task=f"{method}-{split}", split=split, split_hash=split, H=H, method=method)
+        for split, H in (("small", 0.47), ("large", 0.11))
+        for method in ("eszsl", "tfvaegan")
+    ]
+    folder = bench(rows, {"small": ["owl"], "large": ["owl"]})
+    write_json(folder / "tasks" / "x" / "failure.json", {"split": "large", "sentence": "no memory"})
+    console = Console(width=200, record=True, file=StringIO())
+
+    def told(among: Callable[[Row], bool]) -> str:
+        for part in overview(folder, among):
+            console.print(part, soft_wrap=isinstance(part, str))
+        return console.export_text()
+
+    everything, small = (told(among).split() for among in (lambda row: True, lambda row: row["split"] == "small"))
+    of_all = {"29.0", "large", "share", "memory"}
+    assert set(everything) >= of_all
+    assert "47.0" in small
+    assert not of_all.intersection(small)

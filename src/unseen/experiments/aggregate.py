@@ -227,15 +227,18 @@ def overlapping_splits(unseen_of: Mapping[tuple[str, str], frozenset[str]]) -> l
     return overlaps
 
 
-def unseen_names(folder: Path) -> dict[tuple[str, str], frozenset[str]]:
+def unseen_names(folder: Path, among: Callable[[Row], bool] = lambda row: True) -> dict[tuple[str, str], frozenset[str]]:
     """(data set, split) → names of its unseen classes, of a benchmark's finished tasks, from their `task.json`.
+
+    Args:
+        among: which tasks, by their rows.
 
     Where data sets of one name have different splits of one name, the beginning of the split's hash is added to the latter.
 
     Raises DataError when the folder is no benchmark's, or a file is damaged.
     """
     found: dict[tuple[str, str], frozenset[str]] = {}
-    for row in read_rows(folder):
+    for row in filter(among, read_rows(folder)):
         path = folder / "tasks" / row["task"] / "task.json"
         listed = read_json(path).get("unseen")
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.table import Table
@@ -28,19 +28,22 @@ YARDSTICK: Method = ("class-gaussian", "")
 """What others are compared with: it takes seconds, so a generative method has to beat it."""
 
 
-def overview(folder: Path) -> Iterator[Table | str]:
+def overview(folder: Path, among: Callable[[Row], bool] = lambda row: True) -> Iterator[Table | str]:
     """Means and intervals, differences, `paper` beside `blind`, ranks, ablations, diagnoses, ledger, literature, what failed.
+
+    Args:
+        among: which rows, where not all splits of a data set are of one kind and a mean over them would say nothing.
 
     Raises DataError when the folder is no benchmark's, or something in it is damaged.
     """
-    rows, oracles = read_rows(folder), read_oracles(folder)
+    rows, oracles = (list(filter(among, read(folder))) for read in (read_rows, read_oracles))
     if rows:
         whole = [row for row in rows if not row["variant"]]
         inductive = [row for row in whole if not row.get("transductive")]
         together = summaries([*whole, *oracles])
         yield from tables.of_summaries(together)
         yield from tables.notes(together)
-        yield from map(str, overlapping_splits(unseen_names(folder)))
+        yield from map(str, overlapping_splits(unseen_names(folder, among)))
         yield from _unlike(whole)
         methods = {method_of(row) for row in whole}
         if YARDSTICK in methods and len(methods) > 1:
@@ -56,7 +59,7 @@ def overview(folder: Path) -> Iterator[Table | str]:
         settings = {(row["split_hash"], row["embeddings_hash"], row["feature_extractor"]): row for row in rows}.values()
         yield from tables.of_literature([published for row in settings for published in beside(row)])
         yield from (sentence for row in settings if (sentence := why_none(row)))
-    for failed in read_failures(folder):
+    for failed in filter(among, read_failures(folder)):
         names = [str(failed.get(key, "?")) for key in ("dataset", "split", "method", "protocol", "seed")]
         yield f"failed: {', '.join(names)}: {failed['sentence']}"
 

@@ -43,6 +43,7 @@ ROWS = ROOT / "benchmarks" / "results" / "fold_study.jsonl"
 DATA, AWA1_DATA = ROOT / "runs" / "grocery", ROOT / "runs" / "awa1-rgsift"
 GROCERY = tuple((str(DATA), f"random{k}", 0) for k in range(5))
 EMOJI = tuple(("emoji", "demo", number) for number in range(3))
+FULL_EMOJI = (("emoji", "full0", 0),)
 AWA1 = tuple((str(AWA1_DATA), "proposed", number) for number in range(3))
 """Data set, split and number of the fold."""
 SEED = 7
@@ -76,6 +77,14 @@ FLOW_VARIANTS: dict[str, tuple[Any, Recipe]] = {
 }
 
 
+def held_to_600(name: str, hyperparameters: Any, recipe: Recipe) -> dict[str, tuple[Any, Recipe]]:
+    """As many steps as benchmarks/comparison_full.toml allows, and as many as the defaults would take."""
+    return {
+        f"{name}, defaults ({recipe.steps} steps), all emoji": (hyperparameters, recipe),
+        f"{name}, 600 steps, all emoji": (hyperparameters, replace(recipe, steps=600)),
+    }
+
+
 def sddn_variants(classes: int, d: int, a: int) -> dict[str, tuple[Any, Recipe]]:
     whole, recipe = sddn.default(classes, d, a)
     alone = replace(whole, **sddn.ABLATIONS["B0 generator alone"])
@@ -85,6 +94,12 @@ def sddn_variants(classes: int, d: int, a: int) -> dict[str, tuple[Any, Recipe]]
         "SDDN's conditional VAE alone": (alone, recipe),
         "SDDN's VAE-GAN alone": (replace(alone, generator="vaegan"), recipe),
     }
+
+
+def fused_variants(classes: int, d: int, a: int) -> dict[str, tuple[Any, Recipe]]:
+    """What SDDN's classifier sees, other than the semantic half and what is predicted from it."""
+    whole, recipe = sddn.default(classes, d, a)
+    return {f"SDDN, fusion={fusion}": (replace(whole, fusion=fusion), recipe) for fusion in ("F0", "F4", "F5")}
 
 
 def cvae_variants(classes: int, d: int, a: int) -> dict[str, tuple[Any, Recipe]]:
@@ -109,7 +124,9 @@ TABLES = {
     "table": (GROCERY, VARIANTS),
     "gsmflow": (GROCERY, FLOW_VARIANTS),
     "gsmflow-emoji": (EMOJI, named_after("emoji", FLOW_VARIANTS)),
-    "sddn": (GROCERY, sddn_variants(65, 1280, 384)),
+    "steps-tfvaegan": (FULL_EMOJI, held_to_600("TF-VAEGAN", *default(491, 1280, 384))),
+    "steps-gsmflow": (FULL_EMOJI, held_to_600("GSMFlow", *gsmflow.default(491, 1280, 384))),
+    "sddn": (GROCERY, sddn_variants(65, 1280, 384) | fused_variants(65, 1280, 384)),
     "sddn-emoji": (EMOJI, named_after("emoji", sddn_variants(176, 1280, 384))),
     "sddn-awa1": (AWA1, named_after("AwA1", sddn_variants(40, 2000, 85) | cvae_variants(40, 2000, 85))),
 }

@@ -640,7 +640,7 @@ def test_progress_tells_step_speed_time_left_and_losses_on_a_terminal_and_in_a_f
         (("--set", "shrinkage=1.5"), "shrinkage=1.5 cannot work; give a number above 0, at most 1"),
         (("--set", "gamma=inf", "--protocol", "fixed"), "gamma=inf cannot work"),
         (("--set", "classifier_decay=-1"), "classifier_decay=-1.0 cannot work"),
-        (("--set", "scaling=l2"), "blind chooses scaling itself; leave it out, or give it with --protocol fixed"),
+        (("--set", "shrinkage=0.5"), "blind chooses shrinkage itself; leave it out, or give it with --protocol fixed"),
         (("--set", "gamma=1", "--set", "synthetic=5"), "blind chooses gamma, synthetic itself"),
         (("--method", "eszsl", "--set", "embedding_ridge=2"), "blind chooses embedding_ridge itself"),
         (("--method", "eszsl", "--set", "steps=5", "--protocol", "fixed"), "method 'eszsl' has no use for steps; leave it out"),

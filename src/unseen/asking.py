@@ -12,7 +12,7 @@ import torch
 from unseen.data.dataset import Dataset
 from unseen.errors import SettingsError
 from unseen.evaluation.protocol import Task, check_protocol
-from unseen.evaluation.selection import CHOSEN
+from unseen.evaluation.selection import CHOSEN, KEPT
 from unseen.methods import ClosedForm, Generative, find_method, with_settings
 from unseen.presets import Preset, read_preset, shipped_preset
 from unseen.recipe import Recipe
@@ -54,6 +54,7 @@ def build_task(
     else:
         own = method.default(len(data.split(split).seen), data.features.shape[1], data.classes.embeddings.shape[1])
     selection = None
+    kept: tuple[str, ...] = ()
     of_benchmarks = {} if isinstance(method, ClosedForm) else method.presets
     chosen = None
     if preset is not None and preset not in of_benchmarks:
@@ -78,9 +79,18 @@ def build_task(
     if settings:
         hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
         _refuse_idle(method, protocol, settings)
+        kept = _kept(method, protocol, settings)
         settings_from = f"user ({', '.join(sorted(settings))}), else {settings_from}"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Task(data, split, method, hyperparameters, recipe, settings_from, chosen_protocol, seed, selection, device)
+    task = Task(data, split, method, hyperparameters, recipe, settings_from, chosen_protocol, seed, selection, device)
+    return replace(task, kept=kept)
+
+
+def _kept(method: Generative | ClosedForm, protocol: str, settings: Mapping[str, str]) -> tuple[str, ...]:
+    """What `blind` would choose if it were not asked for. The gate is no candidate of the folds, so it is not among this."""
+    if protocol != "blind" or isinstance(method, ClosedForm):
+        return ()
+    return tuple(name for name in KEPT if settings.get(name, "ood") != "ood")
 
 
 def _folds_of(chosen: Preset, data: Dataset, split: str) -> str:
@@ -94,14 +104,12 @@ def _folds_of(chosen: Preset, data: Dataset, split: str) -> str:
 
 def _refuse_idle(method: Generative | ClosedForm, protocol: str, settings: Mapping[str, str]) -> None:
     """Refuse settings that would change nothing: those that `blind` chooses, and a generator's for a method without one."""
-    chosen, idle = set(CHOSEN), set()
+    chosen, idle = {*CHOSEN} - {*KEPT}, set()
     if isinstance(method, ClosedForm):
         used = {"scaling", "centred", "gamma"}
         chosen = {"scaling", "gamma", *method.hyperparameters.GRID}
         idle = settings.keys() & vars(Recipe()).keys() - used - method.hyperparameters.GRID.keys()
     if idle:
         raise SettingsError(f"method '{method.name}' has no use for {', '.join(sorted(idle))}; leave it out")
-    if settings.get("classifier") == "ood":  # no candidate of the folds: who asks for it gets it, with a threshold from there
-        chosen -= {"classifier"}
     if protocol == "blind" and (twice := settings.keys() & chosen):
         raise SettingsError(f"blind chooses {', '.join(sorted(twice))} itself; leave it out, or give it with --protocol fixed")

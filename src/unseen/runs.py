@@ -86,7 +86,9 @@ def describe(task: Task, source: str, command: str) -> dict[str, Any]:
         "device": str(task.device),
         "threads": task.threads,
         **hashes(task.dataset, task.split),
-        **({"transductive": True} if is_transductive(task.method) else {}),  # absent elsewhere: names of jobs hash all of this
+        # absent elsewhere: names of jobs hash all of this
+        **({"kept": list(task.kept)} if task.kept else {}),
+        **({"transductive": True} if is_transductive(task.method) else {}),
     }
 
 
@@ -449,6 +451,7 @@ def task_from(entry: Mapping[str, Any], dataset: Dataset) -> Task:
         selection=Selection(**entry["selection"]) if entry["selection"] else None,
         device=torch.device("cuda" if entry["device"] == "cuda" and torch.cuda.is_available() else "cpu"),
         threads=entry["threads"],
+        kept=tuple(entry.get("kept", ())),
     )
 
 

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unseen.asking import build_task
 from unseen.calibration import HeldOutScores
 from unseen.data import Dataset, TrainingView
-from unseen.errors import Diverged, RunError
+from unseen.errors import Diverged, RunError, SettingsError
 from unseen.evaluation import selection as module
 from unseen.evaluation.metrics import harmonic_mean
 from unseen.evaluation.protocol import Task
 from unseen.evaluation.selection import Selection, select_closed_form, select_recipe
 from unseen.recipe import Recipe
+from unseen.runs import describe, task_from
 from unseen.training import Progress
 
 World = Callable[..., Dataset]
@@ -44,6 +46,7 @@ def select(
         folder=folder,
         on_phase=on_phase,
         on_progress=on_progress,
+        kept=task.kept,
     )
 
 
@@ -75,6 +78,44 @@ def test_best_candidate_is_chosen_and_all_are_recorded(
     assert recipe.synthetic == 0
     assert chosen.test_evaluations == 0
     assert chosen.chosen_on == "3 folds of the training rows, holding out 2, 2, 2 seen classes"
+
+
+@pytest.mark.parametrize(
+    ("asked", "scalings", "classifiers"),
+    [
+        ({"scaling": "whitened"}, {"whitened"}, {"softmax", "gaussian"}),
+        ({"classifier": "softmax"}, {"minmax", "l2"}, {"softmax"}),
+        ({"scaling": "l2", "classifier": "gaussian"}, {"l2"}, {"gaussian"}),
+    ],
+)
+def test_what_was_asked_for_is_kept_and_the_rest_is_chosen(
+    tiny_world: World, tiny_task: MakeTask, tmp_path: Path, asked: dict[str, str], scalings: set[str], classifiers: set[str]
+) -> None:
+    task = tiny_task(tiny_world(seen=8, unseen=3), scalings=("minmax", "l2"), **asked)
+    task = replace(task, kept=tuple(asked))
+    chosen, recipe = select(task, tmp_path)
+    assert {c["scaling"] for c in chosen.candidates} == scalings
+    assert {c["classifier"] for c in chosen.candidates if "classifier" in c} == classifiers
+    assert {c["steps"] for c in chosen.candidates} == {6, 12, 24}
+    assert {c["synthetic_ratio"] for c in chosen.candidates if "synthetic_ratio" in c} == {1.0, 4.0}
+    assert {name: getattr(recipe, name) for name in asked} == asked
+    assert len({path.parent.name for path in tmp_path.glob("*/step24.safetensors")}) == 3 * len(scalings)
+
+
+def test_what_is_kept_is_part_of_the_task(tiny_world: World) -> None:
+    world = tiny_world()
+    asked = {"scaling": "l2", "classifier": "gaussian"}
+    task = build_task(world, "main", "tfvaegan", "blind", 0, asked, None)
+    assert set(task.kept) == {"scaling", "classifier"}
+    description = describe(task, "world", "")
+    assert set(task_from(description, world).kept) == set(task.kept)
+    recipe = build_task(world, "main", "tfvaegan", "fixed", 0, asked, None).recipe
+    assert task.recipe == recipe, "what is not chosen is as fixed has it"
+    plain = build_task(world, "main", "tfvaegan", "blind", 0, {"classifier": "ood"}, None)
+    assert plain.kept == ()
+    assert "kept" not in describe(plain, "world", ""), "names of older jobs stay"
+    with pytest.raises(SettingsError, match="blind chooses scaling itself"):
+        build_task(world, "main", "class-gaussian", "blind", 0, {"scaling": "l2"}, None)
 
 
 def test_closed_form_tries_the_whole_grid_and_takes_the_best(tiny_world: World, tiny_task: MakeTask) -> None:

@@ -582,7 +582,7 @@ def test_where_every_trial_failed_it_says_so(toy_folder: Path, tmp_path: Path, m
         (("tfvaegan", "DATA", "--trials", "0"), "--trials 0 tries nothing; give 1 or more"),
         (("tfvaegan", "DATA", "--split", "third"), "data set 'toy' has no split 'third'"),
         (("tfvaegan", "DATA", "--set", "depth=3"), "there is no setting 'depth'"),
-        (("tfvaegan", "DATA", "--set", "scaling=l2"), "blind chooses scaling itself; leave it out"),
+        (("tfvaegan", "DATA", "--set", "gamma=1"), "blind chooses gamma itself; leave it out"),
         (("tfvaegan", "DATA", "--workers", "0"), "--workers and --threads must be 1 or more"),
         (("tfvaegan", "DATA", "--threads", "0"), "--workers and --threads must be 1 or more"),
         (("tfvaegan", "DATA", "--engine", "steam"), "there is no engine 'steam'; there are local, ray"),

@@ -70,6 +70,7 @@ class Task:
             `folds of other data`) or `user`.
         protocol, seed: as they say.
         selection: what `blind` chose earlier on this very split; given, nothing is chosen again.
+        kept: of the recipe's settings that `blind` chooses, those of `KEPT` that shall stay as they are.
         device: where to compute.
         threads: of torch, which the last bits of a result depend on; whoever runs the task sees to it that there are so many.
     """
@@ -85,6 +86,7 @@ class Task:
     selection: Selection | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     threads: int = field(default_factory=torch.get_num_threads)
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ def chosen(task: Task, watch: Watch, held_out: float | None = None) -> Task:
             on_progress=watch.on_progress,
             on_choice=watch.on_choice,
             held_out=held_out,
+            kept=task.kept,
         )
     return replace(task, recipe=recipe, selection=selection)
 

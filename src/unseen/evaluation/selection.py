@@ -7,7 +7,7 @@ with the best common γ; γ is measured in units of each fold's spread of margin
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,8 @@ GATE: tuple[dict[str, Any], ...] = ({"classifier": "ood"},)
 """The only one where the recipe asks for it: γ, its threshold, is chosen all the same."""
 CHOSEN = ("scaling", "synthetic", "synthetic_ratio", "classifier", "classifier_decay", "shrinkage", "gamma")
 """Recipe settings that are chosen here whatever they were, beside how many of the recipe's steps are taken."""
+KEPT = ("scaling", "classifier")
+"""Those of them that a user may ask for: they stay, and the others are chosen. Of a classifier its regularisation is."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ def select_recipe(
     on_progress: Callable[[Progress], None],
     on_choice: OnChoice | None = None,
     held_out: float | None = None,
+    kept: Collection[str] = (),
 ) -> tuple[Selection, Recipe]:
     """Choose scaling and steps, then synthetic count and final classifier, each with its γ.
 
@@ -182,17 +185,19 @@ def select_recipe(
         folder: keeps checkpoints and stored generators.
         on_choice: for it, what was chosen is synthesised and fitted again on the stored generators; nothing is trained again.
         held_out: see `cut_folds`.
+        kept: which of `KEPT` are as the recipe says, without a choice.
 
     Raises:
         Diverged: training does, on a fold of every scaling. One that does is recorded, and the others are judged.
     """
     folds = cut_folds(view, FOLDS, stream_seed(seed, "folds"), held_out)
     steps = _steps_to_store(view, method, hyperparameters, recipe)
+    tried_scalings = (recipe.scaling,) if "scaling" in kept else method.scalings
     stored = {
         (scaling, number): _StoredGenerators(
             fold, number, scaling, method, hyperparameters, recipe.centred, steps, seed, device, folder
         )
-        for scaling in method.scalings
+        for scaling in tried_scalings
         for number, fold in enumerate(folds)
     }
     failed: dict[Scaling, str] = {}
@@ -205,7 +210,7 @@ def select_recipe(
             generators.train(on_progress, partial(_tell_stage, on_phase, phase))
         except Diverged as error:
             failed[scaling] = str(error)
-    scalings = [scaling for scaling in method.scalings if scaling not in failed]
+    scalings = [scaling for scaling in tried_scalings if scaling not in failed]
     if not scalings:
         scaling, sentence = next(iter(failed.items()))
         raise Diverged(f"training on the folds failed with every scaling ({', '.join(failed)}); with {scaling}: {sentence}")
@@ -222,6 +227,8 @@ def select_recipe(
     first = [c for scaling in scalings for step in steps for c in judge({"scaling": scaling, "steps": step})]
     generator = max(first, key=lambda candidate: candidate.objective).settings
     classifiers = GATE if recipe.classifier == "ood" else CLASSIFIERS
+    if "classifier" in kept:
+        classifiers = tuple(c for c in classifiers if c["classifier"] == recipe.classifier)
     second = [c for ratio in SYNTHETIC_RATIOS for c in judge({**generator, "synthetic_ratio": ratio}, classifiers)]
     candidates = [*first, *second]
     best = max(candidates, key=lambda candidate: candidate.objective)

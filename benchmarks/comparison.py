@@ -58,8 +58,8 @@ PARTS: dict[str, Callable[[Row], bool]] = {
 BEFORE = """
 The runs of this page were computed once before, in another form of the benchmark (to be found in the history of this file),
 which looked at each of Grocery's test rows twelve times; no choice was made on any of these looks. Those made while defaults
-were searched are told of in [What was tried](tried.md). So were runs of nine methods under both protocols on emoji's `full0`, with training held to
-600 steps, before folds showed [what that costs](tried.md#fewer-steps-where-classes-are-many).
+were searched are told of in [What was tried](tried.md). On the emoji's `full0` nine methods had been run under both protocols with
+training held to 600 steps, before folds showed [what that costs](tried.md#fewer-steps-where-classes-are-many).
 """
 
 

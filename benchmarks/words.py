@@ -62,18 +62,18 @@ def write_pages(folder: Path, docs: Path, readme: Path) -> None:
 
 def curves(folder: Path) -> Iterator[Row]:
     """What runs would have been with other numbers of synthetic rows a class, as rows of methods called `NAME with NUMBER`."""
-    rows = read_rows(folder)
-    known = read_json(CURVES) if CURVES.exists() else {}
-    kept = {row["task"]: known[row["task"]] for row in rows if row["task"] in known}
-    for row in rows:
+    kept = read_json(CURVES) if CURVES.exists() else {}
+    for row in read_rows(folder):
         for point in () if row["variant"] else kept.get(row["task"], ()):
             yield {**row, **{name: point.get(name) for name in FIGURES}, "method": f"{row['method']} with {point['per_class']}"}
 
 
 def keep_curves(folder: Path) -> None:
     """Put the curves that the runs' figures have, which git does not keep, into one small file, beside those that it has."""
-    kept = read_json(CURVES) if CURVES.exists() else {}
-    for row in read_rows(folder):
+    rows = read_rows(folder)
+    known = read_json(CURVES) if CURVES.exists() else {}
+    kept = {row["task"]: known[row["task"]] for row in rows if row["task"] in known}
+    for row in rows:
         figures = folder / "tasks" / row["task"] / "figures.json"
         if figures.exists() and not row["variant"] and (points := read_json(figures).get("synthetic_counts")):
             kept[row["task"]] = points

@@ -78,7 +78,7 @@ FLOW_VARIANTS: dict[str, tuple[Any, Recipe]] = {
 
 
 def held_to_600(name: str, hyperparameters: Any, recipe: Recipe) -> dict[str, tuple[Any, Recipe]]:
-    """As many steps as benchmarks/comparison_full.toml allows, and as many as the defaults would take."""
+    """As many steps as the defaults take, and as few as would make the emoji's full splits quick."""
     return {
         f"{name}, defaults ({recipe.steps} steps), all emoji": (hyperparameters, recipe),
         f"{name}, 600 steps, all emoji": (hyperparameters, replace(recipe, steps=600)),

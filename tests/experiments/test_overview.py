@@ -132,6 +132,8 @@ def test_what_makes_rows_unlike_is_said(
         row(task="a", method="eszsl", **chosen),
         row(task="b", method="tfvaegan", seconds_by_phase={"training": 1.0}, **chosen),
         row(task="c", method="eszsl", seed=1, versions={"torch": "3"}),
+        row(task="d", method="eszsl", protocol="paper", test_used_for_selection=True, seconds_by_phase={"training": 1.0})
+        | {"selection": {"candidates": []}},  # an epoch was chosen, in the seconds of training
     ]
     parts = printed(bench(alike, {"main": ["owl"]}))
     assert any("seconds of tfvaegan do not all count the choice of settings" in part for part in parts)

@@ -416,6 +416,26 @@ def test_a_long_history_is_thinned_and_gaps_stay_gaps(folder: Callable[..., Path
 # --- what is not there
 
 
+def test_what_is_left_out_is_in_no_part_of_the_page(folder: Callable[..., Path], tmp_path: Path) -> None:
+    """Neither in means nor among the looks, the warnings, the figures or what failed."""
+    for split, held_out in (("small", [0, 1, 2]), ("large", [2, 3, 4])):
+        place = folder("eszsl", split, held_out=np.array(held_out))
+        folder("tfvaegan", split, held_out=np.array(held_out))
+    out = place.parents[1]
+    write_failure(out, "dfca", "birds", "large", 3, "the loss is not finite")
+    everything, small = contents_of(out, ""), contents_of(out, "", among=lambda row: row["split"] == "small")
+    assert [len(bench.runs) for bench in (everything, small)] == [6, 3], "oracles of tfvaegan among them"
+    assert {run.row["split"] for run in small.runs} == {"small"}
+    assert small.lines[0].summary.figures["H"] != everything.lines[0].summary.figures["H"]
+    assert [len(bench.looks) for bench in (everything, small)] == [2, 1]
+    assert [len(bench.views) for bench in (everything, small)] == [2, 1]
+    assert (len(everything.failures), small.failures) == (1, ())
+    assert "share unseen classes" in everything.warnings[0]
+    assert not any("share unseen classes" in warning for warning in small.warnings)
+    path = write_bench_report(out, "", tmp_path / "small.html", among=lambda row: row["split"] == "small")
+    assert "the loss is not finite" not in path.read_text()
+
+
 def test_a_bench_that_still_chooses_has_a_page(tmp_path: Path) -> None:
     write(tmp_path / "bench.json", {"format": "unseen-bench", "version": 1, "commands": ["unseen bench"]})
     bench = contents_of(tmp_path, "unseen report bench")

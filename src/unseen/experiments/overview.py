@@ -78,8 +78,8 @@ def _unlike(rows: list[Row]) -> Iterator[str]:
     """What makes rows of one table unlike each other."""
     if seen_test_rows := sorted({row["method"] for row in rows if row.get("transductive")}):
         yield f"{', '.join(seen_test_rows)} is transductive: it trained on unseen test rows, without labels, and is not ranked"
-    free = {row["method"] for row in rows if row["selection"] and "selection" not in row["seconds_by_phase"]}
-    if free := {m for m in free if any(r["method"] == m and r["protocol"] == "blind" for r in rows)}:
+    chosen = [row for row in rows if row["protocol"] == "blind" and row["selection"]]
+    if free := {row["method"] for row in chosen if "selection" not in row["seconds_by_phase"]}:
         yield f"seconds of {', '.join(sorted(free))} do not all count the choice of settings, which came with a preset"
     if len({str(sorted(row["versions"].items())) for row in rows}) > 1 or len({row["threads"] for row in rows}) > 1:
         yield "not all of these results were made with the same versions and number of threads"

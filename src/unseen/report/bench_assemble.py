@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -64,7 +64,13 @@ Key = tuple[Data, str, tuple[str, str]]
 """What tells lines apart: data, protocol, method and variant."""
 
 
-def write_bench_report(folder: Path, command: str, out: Path | None = None, baseline: str | None = None) -> Path:
+def write_bench_report(
+    folder: Path,
+    command: str,
+    out: Path | None = None,
+    baseline: str | None = None,
+    among: Callable[[Row], bool] = lambda row: True,
+) -> Path:
     """Write the page of a bench, finished or not.
 
     Args:
@@ -72,6 +78,7 @@ def write_bench_report(folder: Path, command: str, out: Path | None = None, base
         command: what writes the page.
         out: where it goes; by default `report.html` in the folder.
         baseline: the method that others are compared with; by default class-gaussian where it was run.
+        among: which rows, where not all splits of a data set are of one kind and a mean over them would say nothing.
 
     Returns:
         Where the page is.
@@ -83,20 +90,22 @@ def write_bench_report(folder: Path, command: str, out: Path | None = None, base
         RunError: the disk refuses.
     """
     path = out or folder / "report.html"
-    write_text(path, render_bench(contents_of(folder, command, baseline)))
+    write_text(path, render_bench(contents_of(folder, command, baseline, among)))
     return path
 
 
-def contents_of(folder: Path, command: str, baseline: str | None = None) -> Bench:
+def contents_of(
+    folder: Path, command: str, baseline: str | None = None, among: Callable[[Row], bool] = lambda row: True
+) -> Bench:
     """The contents of the page; see `write_bench_report`."""
-    results = read_rows(folder)
-    rows = [*results, *read_oracles(folder)]
+    results = list(filter(among, read_rows(folder)))
+    rows = [*results, *filter(among, read_oracles(folder))]
     notes: list[str] = []
     runs = tuple(_run(folder, row, notes) for row in rows)
     names = _names_of_data(rows)
     lines = _lines(rows, names)
     number_of = {_key_of_summary(line.summary): k for k, line in enumerate(lines)}
-    warnings = [*_overlaps(folder, notes), *notes_on(line.summary for line in lines)]
+    warnings = [*_overlaps(folder, among, notes), *notes_on(line.summary for line in lines)]
     full = [row for row in results if not row["variant"]]
     ranks = _ranks(full)
     return Bench(
@@ -113,7 +122,7 @@ def contents_of(folder: Path, command: str, baseline: str | None = None) -> Benc
         costs=tuple(_cost(k, line, rows) for k, line in enumerate(lines) if not (line.variant or line.summary.oracle)),
         published=_published(results, lines, names, notes),
         looks=tuple(ledger(rows)),
-        failures=_failures(folder),
+        failures=_failures(folder, among),
         views=_views(folder, results, names, notes),
         unfinished=_unfinished(folder),
         notes=tuple(map(_sentence, dict.fromkeys(notes))),  # last: all the others may have added to them
@@ -146,9 +155,9 @@ def _run(folder: Path, row: Row, notes: list[str]) -> Run:
     return Run(row["task"], f"tasks/{row['task']}/{file}", row, str(asked.get("source", "")), str(asked.get("command", "")))
 
 
-def _failures(folder: Path) -> tuple[Failure, ...]:
+def _failures(folder: Path, among: Callable[[Row], bool]) -> tuple[Failure, ...]:
     found = []
-    for entry in read_failures(folder):
+    for entry in filter(among, read_failures(folder)):
         method, dataset, split, seed, protocol = (
             str(entry.get(key, "–")) for key in ("method", "dataset", "split", "seed", "protocol")
         )
@@ -275,9 +284,9 @@ def _verdict(ranks: Mapping[str, Mapping[str, Ranks]], lines: Sequence[Line]) ->
 # ---------------------------------------------------------------------------------------------------------- comparison
 
 
-def _overlaps(folder: Path, notes: list[str]) -> list[str]:
+def _overlaps(folder: Path, among: Callable[[Row], bool], notes: list[str]) -> list[str]:
     try:
-        return [str(overlap) for overlap in overlapping_splits(unseen_names(folder))]
+        return [str(overlap) for overlap in overlapping_splits(unseen_names(folder, among))]
     except DataError as error:
         notes.append(f"whether splits overlap is not known: {error}")
         return []

@@ -9,6 +9,7 @@ What stands in braces is replaced by what the stored rows say, protocol `blind` 
     {grocery paper: dfca}                       under the protocol `paper`
     {grocery: dfca under paper - dfca}          that of `paper` minus that of `blind`, on equal tasks
     {grocery: dfca under paper - dfca at its last epoch}   what choosing the epoch on test rows added
+    {grocery paper: dfca | looks}               how often one run looked at the test rows
     {emoji/demo: dfca}                          on this split alone; {emoji/full*: dfca} on all whose names begin so
     {grocery ablated: dfca}                     over those tasks alone that all rows of DFCA's ablation have in common
     {grocery: sddn | h_s probe_accuracy}        how consistent a representation is
@@ -120,9 +121,22 @@ def in_common(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if (row["split"], row["seed"]) in shared]
 
 
+def counted_once(rows: Sequence[Row]) -> list[Row]:
+    """One seed a split, of a method that draws nothing: its other seeds only say the same again."""
+    first: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        first.setdefault(row["split"], row)
+    drawn = any(row[name] != first[row["split"]][name] for row in rows for name in FIGURES)
+    return list(rows) if drawn else list(first.values())
+
+
 def value(rows: Sequence[Row], of: Method, figure: str) -> str:
     """A mean over tasks, with an interval where there is one."""
-    for summary in summaries(row for row in rows if (row["method"], row["variant"]) == of):
+    rows = counted_once([row for row in rows if (row["method"], row["variant"]) == of])
+    if figure == "looks" and rows:
+        looks = sorted({row["test_evaluations"] for row in rows})
+        return str(looks[0]) if len(looks) == 1 else f"{looks[0]} to {looks[-1]}"
+    for summary in summaries(rows):
         if figure == "seconds":
             return f"{summary.seconds:.0f} s"
         if figure in FIGURES:
@@ -130,12 +144,12 @@ def value(rows: Sequence[Row], of: Method, figure: str) -> str:
             if estimate is None:
                 return MISSING
             return f"{100 * estimate.mean:.1f} ({_interval(estimate, '{:.1f}')}{_runs(summary.tasks)})"
-    for diagnosis in diagnoses(row for row in rows if (row["method"], row["variant"]) == of):
+    for diagnosis in diagnoses(rows):
         if figure in ("leak_unseen_to_seen", "leak_seen_to_unseen", "gap"):
             return f"{100 * getattr(diagnosis, figure):.1f}"
         if figure in diagnosis.figures:
             return f"{diagnosis.figures[figure]:.2f}"
-    for consistency in consistencies(row for row in rows if (row["method"], row["variant"]) == of):
+    for consistency in consistencies(rows):
         name = figure.removeprefix(f"{consistency.representation} ")
         if name != figure and name in consistency.figures:
             return f"{consistency.figures[name]:.2f}"
@@ -144,7 +158,11 @@ def value(rows: Sequence[Row], of: Method, figure: str) -> str:
 
 def difference(rows: Sequence[Row], first: Method, second: Method, figure: str) -> str:
     """How far the first is above the second, with its interval and the number of tasks in which it is."""
-    for pair in paired(rows, first, second, figure):
+    of = [[row for row in rows if (row["method"], row["variant"]) == method] for method in (first, second)]
+    once = [counted_once(own) for own in of]
+    if all(len(own) == len({row["split"] for row in own}) for own in once):
+        of = once
+    for pair in paired([row for own in of for row in own], first, second, figure):
         if pair.difference is not None:
             interval = _interval(pair.difference, "{:+.1f}")
             return f"{100 * pair.difference.mean:+.1f} ({interval}above in {pair.better} of {_runs(pair.pairs)})"

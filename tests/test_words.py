@@ -27,6 +27,7 @@ def row(method: str, split: str, h: float, variant: str = "", protocol: str = "b
     }
     of = {"dataset": "shop", "features_hash": "f", "embeddings_hash": "e", "split": split, "split_hash": f"hash of {split}"}
     about = {"method": method, "variant": variant, "protocol": protocol, "seed": seed, "test_used_for_selection": False}
+    about["test_evaluations"] = 26 if protocol == "paper" else 1
     return {**figures, **leaks, **of, **about, "seconds": 12.4, "peak_memory": 1}
 
 
@@ -49,6 +50,9 @@ ROWS = [
         ("{shop paper: flow | mean_distance}", "6.25"),
         ("{shop paper: flow | AUSUC}", "not measured yet"),
         ("{shop paper: flow | no_such_figure}", "not measured yet"),
+        ("{shop paper: flow | looks}", "26"),
+        ("{shop: flow | looks}", "1"),
+        ("{shop: other | looks}", "not measured yet"),
         ("{shop: other}", "not measured yet"),
         ("{shop: flow - other}", "not measured yet"),
         ("{elsewhere: flow}", "not measured yet"),
@@ -110,5 +114,16 @@ def test_what_would_help_is_compared_draw_by_draw(words: ModuleType, monkeypatch
     place = "{{helped: class-gaussian, {} - class-gaussian | T1}}"
     said = words.filled(place.format("with one real picture"), list(words.helped()))
     assert said == "+12.5 (+0.0 to +25.0, above in 2 of 3 runs)"
-    assert words.filled(place.format("names alone"), list(words.helped())).endswith("above in 0 of 3 runs)")
-    assert words.filled("{helped: class-gaussian | T1}", list(words.helped())) == "50.0 (3 runs)"
+    assert words.filled(place.format("names alone"), list(words.helped())) == "-25.0 (above in 0 of 1 run)"
+    assert words.filled("{helped: class-gaussian | T1}", list(words.helped())) == "50.0 (1 run)"
+
+
+def test_seeds_that_say_the_same_again_are_no_further_runs(words: ModuleType) -> None:
+    """Of a method that draws nothing; against one that draws, each of whose seeds is another run."""
+    rows = [row("ridge", split, h, seed=seed) for split, h in (("a", 0.5), ("b", 0.25)) for seed in range(3)]
+    rows += [row("flow", split, 0.625 + seed / 8, seed=seed) for split in ("a", "b") for seed in range(3)]
+    rows += [row("other", "a", 0.75, seed=seed) for seed in range(3)]
+    assert words.filled("{shop: ridge}", rows) == "37.5 (25.0 to 50.0, 2 runs)"
+    assert words.filled("{shop: flow}", rows).endswith("6 runs)")
+    assert words.filled("{shop: flow - ridge}", rows).endswith("above in 6 of 6 runs)")
+    assert words.filled("{shop: other - ridge}", rows) == "+25.0 (above in 1 of 1 run)"

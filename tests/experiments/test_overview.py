@@ -74,11 +74,23 @@ def test_a_transductive_method_is_said_to_be_one_and_not_ranked(
         row(task="c", split_hash="1", H=0.9, method="tfvaegan-transductive", transductive=True),
     ]
     parts = printed(bench(rows, {"main": ["owl"]}))
-    said = "tfvaegan-transductive is transductive: it trained on unseen test rows, without labels, and is not ranked"
+    said = "tfvaegan-transductive is transductive: it trained on unseen test rows, without labels, so it is neither ranked"
     assert any(said in part for part in parts)
     (ranks,) = [part for part in parts if part.startswith("Average rank")]
     assert {name: place[0] for name, place in figures_of(ranks).items()} == {"tfvaegan": "1.00", "eszsl": "2.00"}
     assert "tfvaegan-transductive" in parts[0]  # its figures are there, under a name that says it
+
+
+def test_a_transductive_method_is_not_compared_with_class_gaussian(
+    row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
+) -> None:
+    rows = [row(method="class-gaussian", H=0.4), row(method="stranger", H=0.9, transductive=True)]
+    alone = printed(bench(rows, {"main": ["owl"]}))
+    assert not any("minus that of class-gaussian" in part for part in alone)
+    assert any("stranger is transductive: it trained" in part and "nor compared with the others" in part for part in alone)
+    (compared,) = [part for part in printed(bench([row(H=0.5)], {"main": ["owl"]})) if "minus that of class-gaussian" in part]
+    assert "tfvaegan" in compared
+    assert "stranger" not in compared
 
 
 def test_unequal_steps_in_an_ablation_are_said(

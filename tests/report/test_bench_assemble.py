@@ -156,6 +156,22 @@ def test_without_the_usual_baseline_there_is_no_comparison(folder: Callable[...,
     assert contents_of(place.parents[1], "").differences == ()
 
 
+def test_differences_are_among_inductive_results_or_among_transductive_ones(folder: Callable[..., Path]) -> None:
+    for method in ("class-gaussian", "eszsl", "transductive-x"):
+        place = folder(method)
+
+    def compared(baseline: str | None = None) -> list[tuple[str, str]]:
+        bench = contents_of(place.parents[1], "", baseline)
+        return [(bench.lines[d.line].method, bench.lines[d.other].method) for d in bench.differences]
+
+    assert compared() == [("eszsl", "class-gaussian")]
+    assert compared("eszsl") == [("class-gaussian", "eszsl")]
+    with pytest.raises(SettingsError, match=r"nothing to compare transductive-x with.*give another --baseline"):
+        compared("transductive-x")
+    folder("transductive-y")
+    assert compared("transductive-x") == [("transductive-y", "transductive-x")]
+
+
 def test_ablations_stand_below_the_full_method_and_are_compared_with_it(bench: Bench) -> None:
     assert len(bench.ablations) == 2
     for ablation, dataset in zip(bench.ablations, ("birds", "fish"), strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unseen.errors import DataError
+from unseen.errors import DataError, SettingsError
 from unseen.experiments.aggregate import (
     Data,
     Paired,
@@ -20,6 +20,8 @@ from unseen.experiments.aggregate import (
     average_ranks,
     data_of,
     is_oracle,
+    is_transductive,
+    label,
     ledger,
     method_of,
     overlapping_splits,
@@ -78,7 +80,7 @@ def write_bench_report(folder: Path, command: str, out: Path | None = None, base
 
     Raises:
         DataError: the folder is no bench, or a result in it is damaged.
-        SettingsError: there is no result of the baseline.
+        SettingsError: there is no result of the baseline, or none that may be compared with it.
         MissingDependency: the extra `unseen[report]` is not installed.
         RunError: the disk refuses.
     """
@@ -198,7 +200,7 @@ def _lines(rows: Sequence[Row], names: Mapping[Data, str]) -> tuple[Line, ...]:
             Line(
                 summary=summary,
                 dataset=names[summary.data],
-                transductive=any(bool(row.get("transductive")) for row in own),
+                transductive=any(map(is_transductive, own)),
                 unseen_embeddings=any(bool(row.get("uses_unseen_embeddings")) for row in own),
                 settings_from=tuple(dict.fromkeys(str(row.get("settings_from", "–")) for row in own)),
                 best=frozenset(),
@@ -287,7 +289,7 @@ def _ranks(rows: Sequence[Row]) -> dict[str, dict[str, Ranks]]:
     """Protocol → figure → ranks, of inductive full methods."""
     found: dict[str, dict[str, Ranks]] = {}
     for figure, _ in RANKED:
-        for ranks in average_ranks([row for row in rows if not row.get("transductive")], figure):
+        for ranks in average_ranks([row for row in rows if not is_transductive(row)], figure):
             if len(ranks.average) > 1:
                 found.setdefault(ranks.protocol, {})[figure] = ranks
     return found
@@ -298,7 +300,13 @@ def _differences(rows: Sequence[Row], number_of: Mapping[Key, int], baseline: st
     if baseline is None and not any(method_of(row) == YARDSTICK for row in rows):
         return ()
     against = YARDSTICK if baseline is None else (baseline, "")
-    return tuple(_difference(found, number_of) for found in paired_table(rows, against) if found.pairs)
+    compared = paired_table(rows, against)
+    if baseline is not None and not compared and any(map(is_transductive, rows)):
+        raise SettingsError(
+            f"there is nothing to compare {label(against)} with, as transductive results are compared with their like alone; "
+            "give another --baseline"
+        )
+    return tuple(_difference(found, number_of) for found in compared if found.pairs)
 
 
 def _difference(found: Paired, number_of: Mapping[Key, int]) -> Difference:

@@ -21,7 +21,7 @@ from bench_folder import make_bench
 from commands import Said, unseen
 from rich.console import Console
 
-from unseen import ZeroShotClassifier, runs
+from unseen import ZeroShotClassifier, methods, runs
 from unseen.cli import saying
 from unseen.data import Dataset, open_dataset
 from unseen.inference import OnnxClassifier
@@ -391,6 +391,19 @@ def test_evaluate_gives_the_figures_of_the_run(finished: tuple[Path, Said]) -> N
     table = unseen("evaluate", folder).out
     assert f"{100 * row['H']:.1f}" in table
     assert "scored again" in table
+
+
+def test_a_result_of_a_transductive_method_says_it(
+    toy_folder: Path, tmp_path: Path, no_page: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its name: that of another package's method is its author's choice."""
+    method = METHODS["tfvaegan-transductive"]
+    assert isinstance(method, Generative)
+    monkeypatch.setattr(methods, "METHODS", {"stranger": replace(method, name="stranger")})
+    words = ("train", toy_folder, "--method", "stranger", "--protocol", "fixed", *QUICK, "--out", tmp_path / "r")
+    assert "\nstranger (transductive) " in unseen(*words).out
+    assert "\nstranger (transductive) " in unseen("evaluate", tmp_path / "r").out
+    assert unseen("evaluate", tmp_path / "r", "--json").json["method"] == "stranger"
 
 
 def test_evaluate_really_uses_the_weights(a_copy: Path, finished: tuple[Path, Said]) -> None:

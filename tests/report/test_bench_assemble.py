@@ -218,6 +218,22 @@ def test_ranks_are_of_inductive_full_methods(folder: Callable[..., Path]) -> Non
     assert bench.verdict == f"Average rank of H under blind, over the 1 run that all these methods have: {ranks}."
 
 
+def test_a_transductive_method_alone_is_said_to_be_one(folder: Callable[..., Path]) -> None:
+    place = folder("transductive-x", H=0.9)
+    verdict = contents_of(place.parents[1], "").verdict
+    assert verdict == "transductive-x on birds, blind: H 90.0 percent, trained on unlabelled test rows."
+
+
+def test_figures_and_looks_of_a_transductive_method_say_it(folder: Callable[..., Path]) -> None:
+    """There the name is all that tells the methods apart."""
+    folder("eszsl")
+    place = folder("stranger", transductive=True)
+    bench = contents_of(place.parents[1], "")
+    assert {shown.method for view in bench.views for shown in view.shown} == {"eszsl", "stranger (transductive)"}
+    assert {"eszsl", "stranger (transductive)"} <= {method for look in bench.looks for method, _ in look.by_method}
+    assert line_of(bench, "stranger").transductive  # a line has its name as it is, and a flag
+
+
 def test_costs_are_medians(bench: Bench) -> None:
     for cost in bench.costs:
         rows = rows_of(bench, cost.line)

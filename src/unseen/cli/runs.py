@@ -230,6 +230,8 @@ def verdict(row: dict[str, Any]) -> str:
 
 def _print_table(rows: list[dict[str, Any]], caption: str) -> None:
     """Percent in tables, fractions everywhere else."""
+    from unseen.experiments.aggregate import marked
+
     columns = ("method", "T1", "U", "S", "H", "95 % of H", "AUSUC", "H without γ", "pictures", "width", "steps", "seconds")
     table = Table(*columns, title=Text(caption), title_justify="left", box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -239,7 +241,7 @@ def _print_table(rows: list[dict[str, Any]], caption: str) -> None:
     def percent(value: float | None) -> str:
         return "–" if value is None else f"{100 * value:.1f}"
 
-    for row in rows:
+    for row in map(marked, rows):
         interval = row["H_interval"]
         table.add_row(
             row["method"],

@@ -54,6 +54,16 @@ def is_transductive(row: Row) -> bool:
     return bool(row.get("transductive", False))
 
 
+def marked(row: Row) -> Row:
+    """The row, of a transductive method under a name that says so: for tables and figures that tell rows apart by name alone.
+
+    A name of our own says it already; that of another package's method is its author's choice.
+    """
+    if not is_transductive(row) or "transductive" in row["method"]:
+        return row
+    return row | {"method": f"{row['method']} (transductive)"}
+
+
 def grouped(rows: Iterable[Row], key: Callable[[Row], K]) -> dict[K, list[Row]]:
     """Rows by what `key` says of each, in the order in which it is first said."""
     groups: dict[K, list[Row]] = defaultdict(list)

@@ -14,6 +14,7 @@ from unseen.experiments.aggregate import (
     average_ranks,
     is_transductive,
     ledger,
+    marked,
     method_of,
     overlapping_splits,
     paired_table,
@@ -37,7 +38,7 @@ def overview(folder: Path, among: Callable[[Row], bool] = lambda row: True) -> I
 
     Raises DataError when the folder is no benchmark's, or something in it is damaged.
     """
-    rows, oracles = (list(filter(among, read(folder))) for read in (read_rows, read_oracles))
+    rows, oracles = (list(map(marked, filter(among, read(folder)))) for read in (read_rows, read_oracles))
     if rows:
         whole = [row for row in rows if not row["variant"]]
         inductive = [row for row in whole if not is_transductive(row)]
@@ -79,10 +80,7 @@ def _unlike(rows: list[Row]) -> Iterator[str]:
     """What makes rows of one table unlike each other."""
     if seen_test_rows := sorted({row["method"] for row in rows if is_transductive(row)}):
         named = ", ".join(seen_test_rows)
-        yield (
-            f"{named} is transductive: it trained on unseen test rows, without labels, so it is neither ranked nor "
-            "compared with the others"
-        )
+        yield f"{named}: trained on unseen test rows, without labels, so neither ranked nor compared with the others"
     free = {row["method"] for row in rows if row["selection"] and "selection" not in row["seconds_by_phase"]}
     if free := {m for m in free if any(r["method"] == m and r["protocol"] == "blind" for r in rows)}:
         yield f"seconds of {', '.join(sorted(free))} do not all count the choice of settings, which came with a preset"

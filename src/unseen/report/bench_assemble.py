@@ -23,6 +23,7 @@ from unseen.experiments.aggregate import (
     is_transductive,
     label,
     ledger,
+    marked,
     method_of,
     overlapping_splits,
     paired,
@@ -114,9 +115,9 @@ def contents_of(folder: Path, command: str, baseline: str | None = None) -> Benc
         ablations=_ablations(results, lines, number_of),
         costs=tuple(_cost(k, line, rows) for k, line in enumerate(lines) if not (line.variant or line.summary.oracle)),
         published=_published(results, lines, names, notes),
-        looks=tuple(ledger(rows)),
+        looks=tuple(ledger(map(marked, rows))),
         failures=_failures(folder),
-        views=_views(folder, results, names, notes),
+        views=_views(folder, list(map(marked, results)), names, notes),
         unfinished=_unfinished(folder),
         notes=tuple(map(_sentence, dict.fromkeys(notes))),  # last: all the others may have added to them
     )
@@ -271,6 +272,7 @@ def _verdict(ranks: Mapping[str, Mapping[str, Ranks]], lines: Sequence[Line]) ->
     h = line.summary.figures["H"]
     assert h is not None
     more = ", chosen on the test rows" if line.summary.test_used_for_selection else ""
+    more += ", trained on unlabelled test rows" if line.transductive else ""
     return f"{line.method} on {line.dataset}, {line.protocol}: H {100 * h.mean:.1f} percent{more}."
 
 

@@ -253,6 +253,16 @@ def test_a_run_without_folds_is_exported_uncalibrated(finished: tuple[Path, Said
     assert "a risk is kept to" in unseen("export", folder, "--onnx", tmp_path / "m.onnx", "--risk", 0.1).refused(2)
 
 
+def test_a_graph_says_whether_its_training_saw_test_rows(
+    finished: tuple[Path, Said], toy_folder: Path, tmp_path: Path, no_page: None
+) -> None:
+    words = ("--method", "tfvaegan-transductive", "--protocol", "fixed", *QUICK, "--out", tmp_path / "r")
+    assert unseen("train", toy_folder, *words).code == 0
+    for folder, transductive in ((tmp_path / "r", True), (finished[0], False)):
+        assert unseen("export", folder, "--onnx", tmp_path / "m.onnx").code == 0
+        assert OnnxClassifier(tmp_path / "m.onnx").metadata["transductive"] is transductive
+
+
 def test_a_saved_model_is_exported(toy: Dataset, tmp_path: Path) -> None:
     names = np.array(toy.classes.names)
     view = toy.training_view("first")

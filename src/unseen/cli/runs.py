@@ -138,10 +138,11 @@ def export(
     from dataclasses import asdict
 
     from unseen.encoders.images import ImageEncoder
+    from unseen.evaluation.protocol import is_transductive
     from unseen.export import NORM, export_onnx, unscaled
     from unseen.runs import data_of, open_run
 
-    calibration = None
+    calibration, transductive = None, False  # what `fit` makes never is
     if (run / "model.json").exists():
         import torch
 
@@ -167,6 +168,7 @@ def export(
             )
         opened = open_run(run, data)
         fitted, method, calibration = opened.fitted, opened.task.method.name, opened.calibration
+        transductive = is_transductive(opened.task.method)
         rows = data.training_view(opened.task.split).features
     parity = export_onnx(
         fitted,
@@ -174,6 +176,7 @@ def export(
         ImageEncoder() if pictures else None,
         rows=rows,
         method=method,
+        transductive=transductive,
         calibration=calibration,
         risk=risk,
     )

@@ -21,7 +21,7 @@ from bench_folder import make_bench
 from commands import Said, unseen
 from rich.console import Console
 
-from unseen import ZeroShotClassifier, runs
+from unseen import ZeroShotClassifier, methods, runs
 from unseen.cli import saying
 from unseen.data import Dataset, open_dataset
 from unseen.inference import OnnxClassifier
@@ -253,6 +253,16 @@ def test_a_run_without_folds_is_exported_uncalibrated(finished: tuple[Path, Said
     assert "a risk is kept to" in unseen("export", folder, "--onnx", tmp_path / "m.onnx", "--risk", 0.1).refused(2)
 
 
+def test_a_graph_says_whether_its_training_saw_test_rows(
+    finished: tuple[Path, Said], toy_folder: Path, tmp_path: Path, no_page: None
+) -> None:
+    words = ("--method", "tfvaegan-transductive", "--protocol", "fixed", *QUICK, "--out", tmp_path / "r")
+    assert unseen("train", toy_folder, *words).code == 0
+    for folder, transductive in ((tmp_path / "r", True), (finished[0], False)):
+        assert unseen("export", folder, "--onnx", tmp_path / "m.onnx").code == 0
+        assert OnnxClassifier(tmp_path / "m.onnx").metadata["transductive"] is transductive
+
+
 def test_a_saved_model_is_exported(toy: Dataset, tmp_path: Path) -> None:
     names = np.array(toy.classes.names)
     view = toy.training_view("first")
@@ -391,6 +401,19 @@ def test_evaluate_gives_the_figures_of_the_run(finished: tuple[Path, Said]) -> N
     table = unseen("evaluate", folder).out
     assert f"{100 * row['H']:.1f}" in table
     assert "scored again" in table
+
+
+def test_a_result_of_a_transductive_method_says_it(
+    toy_folder: Path, tmp_path: Path, no_page: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its name: that of another package's method is its author's choice."""
+    method = METHODS["tfvaegan-transductive"]
+    assert isinstance(method, Generative)
+    monkeypatch.setattr(methods, "METHODS", {"stranger": replace(method, name="stranger")})
+    words = ("train", toy_folder, "--method", "stranger", "--protocol", "fixed", *QUICK, "--out", tmp_path / "r")
+    assert "\nstranger (transductive) " in unseen(*words).out
+    assert "\nstranger (transductive) " in unseen("evaluate", tmp_path / "r").out
+    assert unseen("evaluate", tmp_path / "r", "--json").json["method"] == "stranger"
 
 
 def test_evaluate_really_uses_the_weights(a_copy: Path, finished: tuple[Path, Said]) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from unseen import presets
+from unseen import asking, presets
 from unseen.asking import build_task
-from unseen.data import Dataset
+from unseen.data import Dataset, Provenance
 from unseen.errors import DataError, SettingsError
 from unseen.evaluation.selection import Selection
-from unseen.methods import Generative, find_method
+from unseen.methods import METHODS, Generative, find_method
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.tfvaegan import Hyperparameters
 from unseen.presets import Preset, identity, read_preset, shipped_preset, write_preset
@@ -121,8 +121,6 @@ def test_the_preset_of_a_method_that_is_re_created_does_not_say_published(world:
         ("sddn", "inferred, but for what SDGZSL published"),
     ):
         assert build_task(world, "main", method, "fixed", 0, {}, "cub").settings_from == said
-        renamed = replace(world, name="CUB")  # a benchmark's preset is taken by the name of the data
-        assert build_task(renamed, "main", method, "fixed", 0, {}, None).settings_from == said
         changed = build_task(world, "main", method, "fixed", 0, {"lr": "0.01"}, "cub")
         assert changed.settings_from == f"user (lr), else {said}"
 
@@ -134,6 +132,110 @@ def test_the_preset_of_a_benchmark_without_a_script_says_inferred(world: Dataset
         ("tfvaegan", "awa1", "inferred"), ("fvaegan", "awa1", "inferred"),
     ):  # fmt: skip
         assert build_task(world, "main", method, "fixed", 0, {}, preset).settings_from == said
+
+
+EPGN = "unknown; data.mat of E-PGN, 2048 values a picture"
+PUBLIC = "unknown; res101.mat, 2048 values a picture"
+
+
+@pytest.fixture(scope="module")
+def named(tiny_world: World) -> Callable[..., Dataset]:
+    """A few rows as long as a benchmark's, under this name, with class embeddings of this length."""
+    worlds: dict[tuple[int, int], Dataset] = {}
+
+    def make(name: str, a: int, features: str = PUBLIC, d: int = 2048) -> Dataset:
+        if (d, a) not in worlds:
+            worlds[d, a] = tiny_world(seen=4, unseen=2, rows=4, d=d, a=a)
+        return replace(worlds[d, a], name=name, provenance=Provenance(feature_extractor=features))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("methods", "name", "length", "features"),
+    [
+        ("tfvaegan tfvaegan-transductive fvaegan clswgan cadavae bsegn sddn sdgzsl", "CUB", 312, PUBLIC),
+        ("tfvaegan tfvaegan-transductive fvaegan clswgan bsegn sddn sdgzsl", "FLO", 1024, PUBLIC),
+        ("tfvaegan tfvaegan-transductive fvaegan clswgan cadavae bsegn sddn sdgzsl gsmflow dfca", "AWA2", 85, PUBLIC),
+        ("tfvaegan tfvaegan-transductive fvaegan clswgan cadavae bsegn sddn sdgzsl gsmflow dfca", "sun", 102, "unknown"),
+        ("bsegn sddn sdgzsl gsmflow dfca", "APY", 64, PUBLIC),
+        ("gsmflow dfca", "CUB", 1024, EPGN),
+        ("gsmflow dfca", "FLO", 1024, f"{EPGN}; res101.mat, 2048 values a picture"),  # converted to the layout of xlsa17
+        ("sddn sdgzsl", "CUB-sentence", 1024, EPGN),
+        ("sddn sdgzsl", "flo-epgn", 1024, EPGN),
+        ("gsmflow", "cub-mm21", 1024, EPGN),
+        ("tfvaegan", "AWA2-finetuned", 85, PUBLIC),
+    ],
+)
+def test_a_benchmarks_preset_is_taken_by_the_name_of_data_that_look_like_it(
+    methods: str, name: str, length: int, features: str, named: Callable[..., Dataset]
+) -> None:
+    for entry in map(find_method, methods.split()):
+        assert isinstance(entry, Generative)
+        task = build_task(named(name, length, features), "main", entry.name, "fixed", 0, {}, None)
+        assert (task.hyperparameters, task.recipe) == entry.presets[name.lower()], entry.name
+        assert task.settings_from == ("inferred" if name.lower() in entry.inferred else entry.presets_from)
+
+
+@pytest.mark.parametrize(
+    ("methods", "name", "length", "features", "misfit"),
+    [
+        ("gsmflow dfca", "CUB", 312, PUBLIC, "class embeddings of 1024 values, not of 312"),
+        ("gsmflow dfca", "CUB", 1024, PUBLIC, "the features of E-PGN's data.mat, not others"),
+        ("gsmflow dfca", "FLO", 1024, "unknown", "the features of E-PGN's data.mat, not others"),
+        ("sddn sdgzsl tfvaegan", "FLO", 1024, EPGN, "features of the public split files, not those of E-PGN's data.mat"),
+        ("sddn sdgzsl tfvaegan clswgan", "CUB", 1024, PUBLIC, "class embeddings of 312 values, not of 1024"),
+        ("sddn sdgzsl", "flo-epgn", 1024, PUBLIC, "the features of E-PGN's data.mat, not others"),
+        ("gsmflow", "flo-mm21", 1024, PUBLIC, "the features of E-PGN's data.mat, not others"),
+        ("tfvaegan cadavae", "AWA1", 300, PUBLIC, "class embeddings of 85 values, not of 300"),
+    ],
+)
+def test_the_name_alone_is_not_enough(
+    methods: str, name: str, length: int, features: str, misfit: str, named: Callable[..., Dataset]
+) -> None:
+    """Defaults from the data's size instead, a sentence, and a word in every row; who asks for the preset gets it."""
+    data = named(name, length, features)
+    for entry in map(find_method, methods.split()):
+        assert isinstance(entry, Generative)
+        with pytest.warns(UserWarning, match=f"^preset '{name.lower()}' of ") as told:
+            task = build_task(data, "main", entry.name, "fixed", 0, {}, None)
+        assert [str(one.message) for one in told] == [
+            f"preset '{name.lower()}' of {entry.name} is for {misfit}, so data set '{name}' gets the defaults for its size; "
+            f"to take it all the same, give --preset {name.lower()}"
+        ]
+        assert (task.hyperparameters, task.recipe) == entry.default(4, 2048, length)
+        assert task.settings_from == f"default (preset '{name.lower()}' is for {misfit})"
+        asked = build_task(data, "main", entry.name, "fixed", 0, {}, name.lower())
+        assert (asked.hyperparameters, asked.recipe) == entry.presets[name.lower()]
+        assert "default" not in asked.settings_from
+
+
+def test_features_of_another_length_are_of_another_network(named: Callable[..., Dataset]) -> None:
+    with pytest.warns(UserWarning, match="'awa1' of tfvaegan is for features of 2048 values, not of 2000, so"):
+        task = build_task(named("AWA1", 85, "bags of words", 2000), "main", "tfvaegan", "fixed", 0, {"lr": "0.01"}, None)
+    assert task.settings_from == "user (lr), else default (preset 'awa1' is for features of 2048 values, not of 2000)"
+
+
+def test_names_without_a_preset_and_presets_without_a_description_are_as_they_were(
+    named: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of jobs hash where settings come from; and another package's method need not say what its presets are for."""
+    for name in ("awa1-rgsift", "grocery", "emoji", "cubs"):
+        for entry in METHODS.values():
+            if isinstance(entry, Generative):
+                task = build_task(named(name, 85), "main", entry.name, "fixed", 0, {}, None)
+                assert (task.settings_from, task.hyperparameters) == ("default", entry.default(4, 2048, 85)[0])
+    theirs = replace(METHODS["gsmflow"], made_for={})
+    monkeypatch.setattr(asking, "find_method", lambda name: theirs)
+    assert build_task(named("CUB", 312), "main", "gsmflow", "fixed", 0, {}, None).settings_from == "published"
+
+
+def test_all_our_presets_say_what_they_are_for() -> None:
+    """Those for E-PGN's features leave these as they are; all others scale theirs."""
+    for entry in METHODS.values():
+        if isinstance(entry, Generative):
+            for name, (_, recipe) in entry.presets.items():
+                assert entry.made_for[name].epgn == (recipe.scaling == "none"), (entry.name, name)
 
 
 def test_blind_tries_the_methods_own_number_of_steps_wherever_it_starts(tmp_path: Path, world: Dataset, preset: Preset) -> None:

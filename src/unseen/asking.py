@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +31,9 @@ def build_task(
     anew: bool = False,
 ) -> Task:
     """One task. Settings come from `preset`, else what `blind` chose earlier on this very split and came with the package, else
-    the benchmark's preset, else defaults from the data's size; `settings` change them. Where `blind` chooses anew,
-    how long it trains at most is the method's default, not what a preset chose elsewhere.
+    the preset of the benchmark that the data are by their name, if they look like it, else defaults from the data's size;
+    `settings` change them. Where `blind` chooses anew, how long it trains at most is the method's default, not what a preset
+    chose elsewhere.
 
     Args:
         split: by name; None takes the first.
@@ -63,19 +65,21 @@ def build_task(
         chosen = read_preset(Path(preset))
     elif preset is None and protocol != "paper":
         chosen = shipped_preset(method_name, data, split)
+    default_from = "default"
+    if preset is None and chosen is None and isinstance(method, Generative):
+        preset, default_from = _by_name(method, data)
     if chosen is not None:
         hyperparameters, recipe, settings_from = chosen.build(method), chosen.recipe, _folds_of(chosen, data, split)
         if protocol == "blind" and chosen.fits(data, split) and not settings and not anew:
             selection = chosen.selection
         elif protocol == "blind":
             recipe = replace(recipe, steps=own[1].steps, epochs=own[1].epochs)
-    elif preset is not None or data.name.lower() in of_benchmarks:
+    elif preset is not None:
         assert isinstance(method, Generative)
-        name = preset or data.name.lower()
-        hyperparameters, recipe = of_benchmarks[name]
-        settings_from = "inferred" if name in method.inferred else method.presets_from
+        hyperparameters, recipe = of_benchmarks[preset]
+        settings_from = "inferred" if preset in method.inferred else method.presets_from
     else:
-        (hyperparameters, recipe), settings_from = own, "default"
+        (hyperparameters, recipe), settings_from = own, default_from
     if settings:
         hyperparameters, recipe = with_settings(hyperparameters, recipe, settings)
         _refuse_idle(method, protocol, settings)
@@ -84,6 +88,23 @@ def build_task(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task = Task(data, split, method, hyperparameters, recipe, settings_from, chosen_protocol, seed, selection, device)
     return replace(task, kept=kept)
+
+
+def _by_name(method: Generative, data: Dataset) -> tuple[str | None, str]:
+    """The preset that the data get by their name alone, if any, and where settings come from without one. Data that have no
+    more than the name in common with a benchmark get none, and whoever gave them the name is told."""
+    name = data.name.lower()
+    if name not in method.presets:
+        return None, "default"
+    misfit = method.made_for[name].misfit(data) if name in method.made_for else ""
+    if not misfit:
+        return name, "default"
+    warnings.warn(
+        f"preset '{name}' of {method.name} is for {misfit}, so data set '{data.name}' gets the defaults for its size; to take "
+        f"it all the same, give --preset {name}",
+        stacklevel=3,
+    )
+    return None, f"default (preset '{name}' is for {misfit})"
 
 
 def _kept(method: Generative | ClosedForm, protocol: str, settings: Mapping[str, str]) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ def export_onnx(
     *,
     rows: NDArray[np.floating] | None = None,
     method: str = "",
+    transductive: bool = False,
     calibration: Calibration | None = None,
     risk: float | None = None,
 ) -> Parity:
@@ -67,13 +68,15 @@ def export_onnx(
 
     Inputs and outputs, n open: `features` (n, d) float32 raw, or with the backbone in front `pictures` (n, 224, 224, 3) uint8,
     RGB as `unseen.encoders.images.cropped` makes them; `scores` (n, C) float64 with γ subtracted, and `probabilities` (n, C)
-    float64. Metadata say class names, which were seen, γ, temperature, thresholds, versions and how near it is to torch.
+    float64. Metadata say class names, which were seen, γ, temperature, thresholds, versions, whether the method is
+    transductive, and how near the graph is to torch.
 
     Args:
         path: of the file.
         encoder: the packaged backbone, to be put in front.
         rows: (n, d) real raw features to compare on, beside random ones.
         method: its name, for the metadata.
+        transductive: whether it was trained on unlabelled test rows, for the metadata: figures on these are no inductive ones.
         calibration: from folds, for the thresholds in the metadata.
         risk: share of wrong answers to keep to by not answering; needs a calibration.
 
@@ -119,6 +122,7 @@ def export_onnx(
         "calibration_error": calibration.error if calibration is not None else None,
         "abstention": asdict(abstention) if abstention is not None else None,
         "method": method,
+        "transductive": transductive,
         "encoder": ImageEncoder.description if encoder is not None else None,
         "versions": versions(method) | {"onnx": imported("onnx").__version__},
         "parity": asdict(parity) | {"norm": NORM, "tolerance": TOLERANCE},

@@ -17,12 +17,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unseen.data import Dataset
 from unseen.errors import SettingsError
+from unseen.evaluation.metrics import per_class_accuracy
+from unseen.evaluation.protocol import Task, run
+from unseen.gate import GatedScores, entropy
 from unseen.methods import METHODS, ClosedForm, Generative, find_method, with_settings
 from unseen.methods.base import ClassStreams, Clock, GenerativeMethod, PreparingMethod, SamplesRepresented, Schedule
 from unseen.methods.installed import NAME, declared
@@ -525,6 +530,41 @@ def test_a_random_representation_is_as_wide_as_its_mean_and_follows_seed_and_cla
         assert not torch.isclose(made, verb(ids, streams(view, seed=2))).all(dim=1).any()
         assert not torch.isclose(made, verb(ids, streams(renamed, seed=1))).all(dim=1).any()
         assert verb(ids[:0], streams(view)).shape == (0, width)
+
+
+# ------------------------------------------------------------------------------------------------------------------ gate
+
+
+def test_behind_the_gate_each_row_is_answered_by_the_expert_that_the_detector_names(
+    subject: Subject, small_world: World, tiny_world: Callable[..., Dataset]
+) -> None:
+    """A whole run with `classifier=ood`, which every generative method can be given."""
+    hyperparameters = subject.settings(small_world(unit_interval=False), pretraining_epochs=1, batch_size=16)
+    _, recipe = subject.entry.default(12, 24, 8)
+    short = replace(recipe, classifier="ood", steps=20, classifier_epochs=5, classifier_batch=32, synthetic=20, gamma=0.0)
+    outcome = run(Task(tiny_world(d=24, a=8), "main", subject.entry, hyperparameters, short, "default", "fixed", 0))
+    predictor, test = outcome.predictor, outcome.test
+    gated = predictor.generalized
+    assert isinstance(gated, GatedScores)
+    sent_to_seen = []
+    for kind, x, labels, decisions in (
+        ("S", test.seen_features, test.seen_labels, outcome.decisions[0]),
+        ("U", test.unseen_features, test.unseen_labels, outcome.decisions[1]),
+    ):
+        u = predictor.represent(predictor.scaler.rows(x, torch.device("cpu")))
+        sure = (entropy(gated.detector(u).double()) < gated.threshold).numpy()
+        of_seen, of_unseen = (
+            ids[expert(u).argmax(dim=1).numpy()]
+            for ids, expert in zip((predictor.seen, predictor.unseen), gated.experts, strict=True)
+        )
+        answered = np.where(sure, of_seen, of_unseen)
+        assert (decisions.predict(outcome.gamma) == answered).all()
+        assert outcome.row[kind] == pytest.approx(per_class_accuracy(labels, answered))
+        # A γ beyond every entropy sends all rows one way.
+        assert (decisions.predict(-np.inf) == of_seen).all()
+        assert (decisions.predict(np.inf) == of_unseen).all()
+        sent_to_seen += sure.tolist()
+    assert 0 < sum(sent_to_seen) < len(sent_to_seen), "rows went both ways, so the gate decided something"
 
 
 # ------------------------------------------------------------------------------------------------------- seeds and state

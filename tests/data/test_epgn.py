@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from scipy.io import savemat
 
 from unseen import open_dataset
-from unseen.data.epgn import read_epgn
+from unseen.data.dataset import Provenance
+from unseen.data.epgn import has_epgn_features, read_epgn
+from unseen.data.writing import write_dataset
 from unseen.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("quick_reader")
@@ -102,6 +105,18 @@ def test_the_provenance_is_told_beside_it(tmp_path: Path) -> None:
         "ResNet-101, fine-tuned; data.mat of E-PGN, 6 values a picture",
         "research use",
     )
+
+
+def test_it_is_known_again_after_a_conversion(tmp_path: Path) -> None:
+    """A preset for these features is for no others, and the other way round."""
+    found = read_epgn(write(tmp_path / "FLO", *small()))
+    assert has_epgn_features(found)
+    write_dataset(found, tmp_path / "flo.npz")
+    with pytest.warns(UserWarning, match="has no place for"):
+        write_dataset(found, tmp_path / "again", to="xlsa17")
+    for name in ("flo.npz", "again"):
+        assert has_epgn_features(open_dataset(str(tmp_path / name)))
+    assert not has_epgn_features(replace(found, provenance=Provenance("data.mat", "ResNet-101; res101.mat", "E-PGN")))
 
 
 def _set(key: str, change: Callable[[Any], Any]) -> Callable[[Content, Content], None]:

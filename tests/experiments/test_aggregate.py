@@ -231,6 +231,14 @@ def test_against_a_baseline(row: MakeRow) -> None:
         paired_table(rows, ("prototype", ""))
 
 
+def test_transductive_results_are_compared_with_their_like_alone(row: MakeRow) -> None:
+    """Whichever of them is the baseline, and whatever the method is called."""
+    rows = [row("class-gaussian", H=0.4), row("eszsl", H=0.2)]
+    rows += [row(name, H=0.9, transductive=True) for name in ("tfvaegan-transductive", "stranger")]
+    assert [p.first for p in paired_table(rows, ("class-gaussian", ""))] == [("eszsl", "")]
+    assert [p.first for p in paired_table(rows, ("stranger", ""))] == [("tfvaegan-transductive", "")]
+
+
 def test_another_figure_and_tasks_without_it(row: MakeRow) -> None:
     rows = [row("tfvaegan", T1=0.9), row("eszsl", T1=0.6), row("tfvaegan", seed=1), row("eszsl", seed=1, T1=None)]
     (found,) = paired(rows, FULL, LINEAR, "T1")

@@ -74,11 +74,48 @@ def test_a_transductive_method_is_said_to_be_one_and_not_ranked(
         row(task="c", split_hash="1", H=0.9, method="tfvaegan-transductive", transductive=True),
     ]
     parts = printed(bench(rows, {"main": ["owl"]}))
-    said = "tfvaegan-transductive is transductive: it trained on unseen test rows, without labels, and is not ranked"
+    said = "tfvaegan-transductive: trained on unseen test rows, without labels, so neither ranked"
     assert any(said in part for part in parts)
     (ranks,) = [part for part in parts if part.startswith("Average rank")]
     assert {name: place[0] for name, place in figures_of(ranks).items()} == {"tfvaegan": "1.00", "eszsl": "2.00"}
     assert "tfvaegan-transductive" in parts[0]  # its figures are there, under a name that says it
+
+
+def test_every_line_of_a_transductive_method_says_it(
+    row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
+) -> None:
+    """The names of other packages' methods need not; one that does is left as it is."""
+    candidates = [{"epoch": 1, "T1": 0.5, "U": 0.5, "S": 0.5, "H": 0.5}]
+    stranger: Row = {"method": "stranger", "transductive": True, "diagnosis": {"order_kept": 0.5}}
+    rows = [
+        row(task="a", method="eszsl"),
+        row(task="b", **stranger),
+        row(task="c", **stranger, variant="less"),
+        row(task="d", **stranger, protocol="paper", selection={"candidates": candidates}),
+        row(task="e", method="x-transductive", transductive=True),
+    ]
+    folder = bench(rows, {"main": ["owl"]})
+    oracle = {**rows[1], "method": "oracle (stranger)", "AUSUC": None, "test_used_for_training": True}
+    write_json(folder / "tasks" / "b" / "oracle.json", oracle)
+    told = "\n".join(printed(folder))
+    of = [line for line in told.splitlines() if line.startswith("stranger") and "trained on" not in line]
+    assert len(of) == 9  # blind, paper, both beside each other, three of the ablation, and three of diagnoses
+    assert all(line.startswith("stranger (transductive)") for line in of)
+    assert "oracle (stranger) (transductive)" in told
+    assert "stranger (transductive), less: 1" in told  # looks at test rows
+    assert "x-transductive (" not in told
+
+
+def test_a_transductive_method_is_not_compared_with_class_gaussian(
+    row: Callable[..., Row], bench: Callable[..., Path], printed: Callable[[Path], list[str]]
+) -> None:
+    rows = [row(method="class-gaussian", H=0.4), row(method="stranger", H=0.9, transductive=True)]
+    alone = printed(bench(rows, {"main": ["owl"]}))
+    assert not any("minus that of class-gaussian" in part for part in alone)
+    assert any("(transductive): trained on" in part and "nor compared with the others" in part for part in alone)
+    (compared,) = [part for part in printed(bench([row(H=0.5)], {"main": ["owl"]})) if "minus that of class-gaussian" in part]
+    assert "tfvaegan" in compared
+    assert "stranger" not in compared
 
 
 def test_unequal_steps_in_an_ablation_are_said(

@@ -156,6 +156,22 @@ def test_without_the_usual_baseline_there_is_no_comparison(folder: Callable[...,
     assert contents_of(place.parents[1], "").differences == ()
 
 
+def test_differences_are_among_inductive_results_or_among_transductive_ones(folder: Callable[..., Path]) -> None:
+    for method in ("class-gaussian", "eszsl", "transductive-x"):
+        place = folder(method)
+
+    def compared(baseline: str | None = None) -> list[tuple[str, str]]:
+        bench = contents_of(place.parents[1], "", baseline)
+        return [(bench.lines[d.line].method, bench.lines[d.other].method) for d in bench.differences]
+
+    assert compared() == [("eszsl", "class-gaussian")]
+    assert compared("eszsl") == [("class-gaussian", "eszsl")]
+    with pytest.raises(SettingsError, match=r"nothing to compare transductive-x with.*give another --baseline"):
+        compared("transductive-x")
+    folder("transductive-y")
+    assert compared("transductive-x") == [("transductive-y", "transductive-x")]
+
+
 def test_ablations_stand_below_the_full_method_and_are_compared_with_it(bench: Bench) -> None:
     assert len(bench.ablations) == 2
     for ablation, dataset in zip(bench.ablations, ("birds", "fish"), strict=True):
@@ -200,6 +216,22 @@ def test_ranks_are_of_inductive_full_methods(folder: Callable[..., Path]) -> Non
     assert bench.ranks["blind"]["H"].average == ((("class-gaussian", ""), 1.0), (("tfvaegan", ""), 2.0), (("eszsl", ""), 3.0))
     ranks = "class-gaussian 1.0, tfvaegan 2.0, eszsl 3.0"
     assert bench.verdict == f"Average rank of H under blind, over the 1 run that all these methods have: {ranks}."
+
+
+def test_a_transductive_method_alone_is_said_to_be_one(folder: Callable[..., Path]) -> None:
+    place = folder("transductive-x", H=0.9)
+    verdict = contents_of(place.parents[1], "").verdict
+    assert verdict == "transductive-x on birds, blind: H 90.0 percent, trained on unlabelled test rows."
+
+
+def test_figures_and_looks_of_a_transductive_method_say_it(folder: Callable[..., Path]) -> None:
+    """There the name is all that tells the methods apart."""
+    folder("eszsl")
+    place = folder("stranger", transductive=True)
+    bench = contents_of(place.parents[1], "")
+    assert {shown.method for view in bench.views for shown in view.shown} == {"eszsl", "stranger (transductive)"}
+    assert {"eszsl", "stranger (transductive)"} <= {method for look in bench.looks for method, _ in look.by_method}
+    assert line_of(bench, "stranger").transductive  # a line has its name as it is, and a flag
 
 
 def test_costs_are_medians(bench: Bench) -> None:

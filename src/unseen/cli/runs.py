@@ -138,10 +138,11 @@ def export(
     from dataclasses import asdict
 
     from unseen.encoders.images import ImageEncoder
+    from unseen.evaluation.protocol import is_transductive
     from unseen.export import NORM, export_onnx, unscaled
     from unseen.runs import data_of, open_run
 
-    calibration = None
+    calibration, transductive = None, False  # what `fit` makes never is
     if (run / "model.json").exists():
         import torch
 
@@ -167,6 +168,7 @@ def export(
             )
         opened = open_run(run, data)
         fitted, method, calibration = opened.fitted, opened.task.method.name, opened.calibration
+        transductive = is_transductive(opened.task.method)
         rows = data.training_view(opened.task.split).features
     parity = export_onnx(
         fitted,
@@ -174,6 +176,7 @@ def export(
         ImageEncoder() if pictures else None,
         rows=rows,
         method=method,
+        transductive=transductive,
         calibration=calibration,
         risk=risk,
     )
@@ -230,6 +233,8 @@ def verdict(row: dict[str, Any]) -> str:
 
 def _print_table(rows: list[dict[str, Any]], caption: str) -> None:
     """Percent in tables, fractions everywhere else."""
+    from unseen.experiments.aggregate import marked
+
     columns = ("method", "T1", "U", "S", "H", "95 % of H", "AUSUC", "H without γ", "pictures", "width", "steps", "seconds")
     table = Table(*columns, title=Text(caption), title_justify="left", box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -239,7 +244,7 @@ def _print_table(rows: list[dict[str, Any]], caption: str) -> None:
     def percent(value: float | None) -> str:
         return "–" if value is None else f"{100 * value:.1f}"
 
-    for row in rows:
+    for row in map(marked, rows):
         interval = row["H_interval"]
         table.add_row(
             row["method"],

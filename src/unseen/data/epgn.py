@@ -32,6 +32,8 @@ LABEL_FILE = "label.mat"
 FEATURES = ("train_fea", "test_seen_fea", "test_unseen_fea")
 PROTOTYPES = ("seen_pro", "unseen_pro")
 LABELS = ("train_idx", "test_seen_idex", "test_unseen_idex")
+FEATURES_SAID = f"{FEATURE_FILE} of E-PGN"
+"""In the provenance of whatever was read here, and of what it was converted to."""
 
 
 def read_epgn(folder: Path, limits: Limits | None = None) -> Dataset:
@@ -105,8 +107,7 @@ def read_epgn(folder: Path, limits: Limits | None = None) -> Dataset:
         splits={split.name: split},
         provenance=Provenance(
             source=f"{FEATURE_FILE} and {LABEL_FILE} in the layout of E-PGN, split {split.fingerprint[:16]}",
-            feature_extractor=f"{told.get('feature_extractor', 'unknown')}; "
-            f"{FEATURE_FILE} of E-PGN, {lengths[0]} values a picture",
+            feature_extractor=f"{told.get('feature_extractor', 'unknown')}; {FEATURES_SAID}, {lengths[0]} values a picture",
             embedding_source=f"seen_pro and unseen_pro of {FEATURE_FILE}, {prototypes.shape[1]} values a class, as stored",
             licence=told.get("licence", "unknown"),
         ),
@@ -115,6 +116,11 @@ def read_epgn(folder: Path, limits: Limits | None = None) -> Dataset:
         return validate(dataset)
     except DataError as error:
         raise DataError(f"{folder}: {error}") from error
+
+
+def has_epgn_features(dataset: Dataset) -> bool:
+    """Whether the features are known to be those of E-PGN's files, in whatever format they are now."""
+    return FEATURES_SAID in dataset.provenance.feature_extractor
 
 
 def _features(content: dict[str, NDArray[Any]], key: str, labels: Ids, path: Path) -> NDArray[np.float32]:

@@ -66,8 +66,8 @@ class Task:
         hyperparameters: of the method; for a closed-form method an instance of it.
         recipe: what surrounds it; `blind` replaces the parts that it chooses.
         settings_from: `published` (a benchmark's preset; where its authors did not publish it so, who did, or `inferred`),
-            `default`, `folds` (a preset that `blind` chose earlier; where that was elsewhere, `folds of another split` or
-            `folds of other data`) or `user`.
+            `default` (with a word on why, where the data share but the name with a benchmark), `folds` (a preset that `blind`
+            chose earlier; where that was elsewhere, `folds of another split` or `folds of other data`) or `user`.
         protocol, seed: as they say.
         selection: what `blind` chose earlier on this very split; given, nothing is chosen again.
         kept: of the recipe's settings that `blind` chooses, those of `KEPT` that shall stay as they are.

@@ -49,6 +49,21 @@ def is_oracle(row: Row) -> bool:
     return bool(row.get("test_used_for_training", False))
 
 
+def is_transductive(row: Row) -> bool:
+    """Whether the row's method trained on the unseen test rows, without labels: to be compared with its like alone."""
+    return bool(row.get("transductive", False))
+
+
+def marked(row: Row) -> Row:
+    """The row, of a transductive method under a name that says so: for tables and figures that tell rows apart by name alone.
+
+    A name of our own says it already; that of another package's method is its author's choice.
+    """
+    if not is_transductive(row) or "transductive" in row["method"]:
+        return row
+    return row | {"method": f"{row['method']} (transductive)"}
+
+
 def grouped(rows: Iterable[Row], key: Callable[[Row], K]) -> dict[K, list[Row]]:
     """Rows by what `key` says of each, in the order in which it is first said."""
     groups: dict[K, list[Row]] = defaultdict(list)
@@ -309,7 +324,8 @@ def _paired(data: Data, protocol: str, rows: list[Row], first: Method, second: M
 def paired_table(rows: Iterable[Row], baseline: Method, figure: str = "H") -> list[Paired]:
     """Every other method and variant against the baseline, wherever it has a task, sorted by data set, protocol and method.
 
-    Oracles are no results and are left out.
+    Oracles are no results and are left out, and so are transductive results where the baseline is inductive, and inductive ones
+    where it is not: what has trained on the test rows is above or below the other kind for that alone.
 
     Raises:
         DataError: a method has two results of one task.
@@ -321,6 +337,8 @@ def paired_table(rows: Iterable[Row], baseline: Method, figure: str = "H") -> li
         raise SettingsError(
             f"there is no result of {label(baseline)} to compare with; there are {', '.join(map(label, methods))}"
         )
+    kinds = {is_transductive(row) for row in rows if method_of(row) == baseline}
+    rows = [row for row in rows if is_transductive(row) in kinds]
     against = [p for method in methods if method != baseline for p in paired(rows, method, baseline, figure)]
     return sorted((p for p in against if p.pairs or p.alone[0]), key=lambda p: (p.data, p.protocol, p.first))
 

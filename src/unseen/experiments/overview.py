@@ -12,7 +12,9 @@ from unseen.experiments import tables
 from unseen.experiments.aggregate import (
     Method,
     average_ranks,
+    is_transductive,
     ledger,
+    marked,
     method_of,
     overlapping_splits,
     paired_table,
@@ -36,10 +38,10 @@ def overview(folder: Path, among: Callable[[Row], bool] = lambda row: True) -> I
 
     Raises DataError when the folder is no benchmark's, or something in it is damaged.
     """
-    rows, oracles = (list(filter(among, read(folder))) for read in (read_rows, read_oracles))
+    rows, oracles = (list(map(marked, filter(among, read(folder)))) for read in (read_rows, read_oracles))
     if rows:
         whole = [row for row in rows if not row["variant"]]
-        inductive = [row for row in whole if not row.get("transductive")]
+        inductive = [row for row in whole if not is_transductive(row)]
         together = summaries([*whole, *oracles])
         yield from tables.of_summaries(together)
         yield from tables.notes(together)
@@ -76,8 +78,9 @@ def _protocols(rows: list[Row]) -> Iterator[Table | str]:
 
 def _unlike(rows: list[Row]) -> Iterator[str]:
     """What makes rows of one table unlike each other."""
-    if seen_test_rows := sorted({row["method"] for row in rows if row.get("transductive")}):
-        yield f"{', '.join(seen_test_rows)} is transductive: it trained on unseen test rows, without labels, and is not ranked"
+    if seen_test_rows := sorted({row["method"] for row in rows if is_transductive(row)}):
+        named = ", ".join(seen_test_rows)
+        yield f"{named}: trained on unseen test rows, without labels, so neither ranked nor compared with the others"
     chosen = [row for row in rows if row["protocol"] == "blind" and row["selection"]]
     if free := {row["method"] for row in chosen if "selection" not in row["seconds_by_phase"]}:
         yield f"seconds of {', '.join(sorted(free))} do not all count the choice of settings, which came with a preset"

@@ -10,6 +10,7 @@ from unseen.data.dataset import Dataset
 from unseen.errors import SettingsError
 from unseen.methods import bsegn, cadavae, clswgan, dfca, gsmflow, sddn, sdgzsl, tfvaegan, tfvaegan_transductive
 from unseen.methods.base import ClosedFormMethod, GenerativeMethod, Range, Schedule
+from unseen.methods.benchmarks import EPGN, PUBLIC, Benchmark
 from unseen.methods.class_gaussian import ClassGaussian
 from unseen.methods.eszsl import ESZSL
 from unseen.methods.prompting import Prompting, refuse_two_spaces
@@ -29,6 +30,8 @@ class Generative:
         schedule: hyper-parameters → batch size and loops of the method that `build` makes of them.
         default: (seen classes, d, a) → hyper-parameters and recipe for data without a preset.
         presets: hyper-parameters and recipes by benchmark.
+        made_for: preset → what the data look like that it is for. By the name of a data set alone it is taken for such data
+            only, and a preset that is not among these for any data of its name.
         presets_from: where these come from, as a result says it: `published` by the method's own authors, or else.
         inferred: names of those presets that nobody published.
         scalings: at most three; `blind` tries all of them.
@@ -50,6 +53,7 @@ class Generative:
     transductive: bool = False
     presets_from: str = "published"
     inferred: tuple[str, ...] = ()
+    made_for: Mapping[str, Benchmark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             search=clswgan.SEARCH,
             presets_from=clswgan.PRESETS_FROM,
             inferred=clswgan.INFERRED,
+            made_for=PUBLIC,
         ),
         Generative(
             "cadavae",
@@ -111,6 +116,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             scalings=cadavae.SCALINGS,
             ablations=cadavae.ABLATIONS,
             search=cadavae.SEARCH,
+            made_for=PUBLIC,
         ),
         Generative(
             "fvaegan",
@@ -123,6 +129,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             search=tfvaegan.SEARCH_FVAEGAN,
             presets_from="published for TF-VAEGAN, which it is a part of",
             inferred=tfvaegan.INFERRED,
+            made_for=tfvaegan.MADE_FOR,
         ),
         Generative(
             "tfvaegan",
@@ -135,6 +142,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             ablations=tfvaegan.ABLATIONS,
             search=tfvaegan.SEARCH,
             inferred=tfvaegan.INFERRED,
+            made_for=tfvaegan.MADE_FOR,
         ),
         Generative(
             "tfvaegan-transductive",
@@ -148,6 +156,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             search=tfvaegan_transductive.SEARCH,
             transductive=True,
             inferred=tfvaegan.INFERRED,
+            made_for=tfvaegan.MADE_FOR,
         ),
         Generative(
             "gsmflow",
@@ -161,6 +170,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             inferred=gsmflow.INFERRED,
             ablations=gsmflow.ABLATIONS,
             search=gsmflow.SEARCH,
+            made_for=gsmflow.MADE_FOR,
         ),
         Generative(
             "dfca",
@@ -174,6 +184,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             inferred=dfca.INFERRED,
             ablations=dfca.ABLATIONS,
             search=dfca.SEARCH,
+            made_for=EPGN,
         ),
         Generative(
             "sdgzsl",
@@ -186,6 +197,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             scalings=sddn.SCALINGS,
             ablations=sdgzsl.ABLATIONS,
             search=sdgzsl.SEARCH,
+            made_for=sddn.MADE_FOR,
         ),
         Generative(
             "bsegn",
@@ -199,6 +211,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             ablations=bsegn.ABLATIONS,
             search=bsegn.SEARCH,
             presets_from="inferred, but for what TF-VAEGAN published",
+            made_for=PUBLIC,
         ),
         Generative(
             "sddn",
@@ -212,6 +225,7 @@ METHODS: Mapping[str, Generative | ClosedForm] = {
             ablations=sddn.ABLATIONS,
             search=sddn.SEARCH,
             presets_from="inferred, but for what SDGZSL published",
+            made_for=sddn.MADE_FOR,
         ),
     )
 }

@@ -45,6 +45,7 @@ from unseen.methods.base import (
     optimiser_state,
     under,
 )
+from unseen.methods.benchmarks import EPGN, Benchmark
 from unseen.nn.coupling import ConditionalFlow, initialise
 from unseen.nn.flow import class_means, decay, encode, likelihood_loss, prototype_loss
 from unseen.nn.learning import descend
@@ -225,6 +226,9 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
 
 INFERRED = ("awa1", "sun", "awa1-mm21", "sun-mm21")
 """Presets for which there is no script."""
+
+MADE_FOR: Mapping[str, Benchmark] = {**EPGN, **{f"{name}-mm21": benchmark for name, benchmark in EPGN.items()}}
+"""Preset → the data that it is for."""
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     # Each row has one part more; the method as it is adds mining.

@@ -42,6 +42,7 @@ from unseen.methods.base import (
     stream_seed,
     under,
 )
+from unseen.methods.benchmarks import EPGN, PUBLIC, Benchmark
 from unseen.nn import vaegan
 from unseen.nn.critic import Critic, update_critic
 from unseen.nn.learning import SLOPE, TINY, descend, initialise
@@ -252,6 +253,9 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
         _softmax(400, 1200, 0.005, classifier_epochs=20),
     ),
 }
+
+MADE_FOR: Mapping[str, Benchmark] = {**PUBLIC, "cub-sentence": EPGN["cub"], "flo-epgn": EPGN["flo"]}
+"""Preset → the data that it is for."""
 
 SCALINGS: tuple[Scaling, ...] = ("whitened",)
 """What `blind` tries: with a second one its folds would take longer than minutes."""

@@ -40,6 +40,7 @@ from unseen.methods.base import (
     optimiser_state,
     under,
 )
+from unseen.methods.benchmarks import PUBLIC, Benchmark
 from unseen.nn.critic import Critic, update_critic
 from unseen.nn.learning import SLOPE, TINY, adam, descend, initialise
 from unseen.nn.vaegan import Encoder, Generator, semantic_reconstruction, vae_loss
@@ -148,6 +149,14 @@ PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
 
 INFERRED = ("awa1",)
 """Presets for which there is no script."""
+
+MADE_FOR: Mapping[str, Benchmark] = {
+    **PUBLIC,
+    **{f"{name}-finetuned": benchmark for name, benchmark in PUBLIC.items()},
+    "ucf101_i3d": Benchmark(115, feature=8192),  # manual attributes
+    "hmdb_i3d": Benchmark(300, feature=8192),
+}
+"""Preset → the data that it is for."""
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     # The paper's own order: each row has one part more, and the method as it is adds the feedback.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unseen.errors import DataError
+from unseen.errors import DataError, SettingsError
 from unseen.experiments.aggregate import (
     Data,
     Paired,
@@ -20,7 +20,10 @@ from unseen.experiments.aggregate import (
     average_ranks,
     data_of,
     is_oracle,
+    is_transductive,
+    label,
     ledger,
+    marked,
     method_of,
     overlapping_splits,
     paired,
@@ -85,7 +88,7 @@ def write_bench_report(
 
     Raises:
         DataError: the folder is no bench, or a result in it is damaged.
-        SettingsError: there is no result of the baseline.
+        SettingsError: there is no result of the baseline, or none that may be compared with it.
         MissingDependency: the extra `unseen[report]` is not installed.
         RunError: the disk refuses.
     """
@@ -121,9 +124,9 @@ def contents_of(
         ablations=_ablations(results, lines, number_of),
         costs=tuple(_cost(k, line, rows) for k, line in enumerate(lines) if not (line.variant or line.summary.oracle)),
         published=_published(results, lines, names, notes),
-        looks=tuple(ledger(rows)),
+        looks=tuple(ledger(map(marked, rows))),
         failures=_failures(folder, among),
-        views=_views(folder, results, names, notes),
+        views=_views(folder, list(map(marked, results)), names, notes),
         unfinished=_unfinished(folder),
         notes=tuple(map(_sentence, dict.fromkeys(notes))),  # last: all the others may have added to them
     )
@@ -207,7 +210,7 @@ def _lines(rows: Sequence[Row], names: Mapping[Data, str]) -> tuple[Line, ...]:
             Line(
                 summary=summary,
                 dataset=names[summary.data],
-                transductive=any(bool(row.get("transductive")) for row in own),
+                transductive=any(map(is_transductive, own)),
                 unseen_embeddings=any(bool(row.get("uses_unseen_embeddings")) for row in own),
                 settings_from=tuple(dict.fromkeys(str(row.get("settings_from", "–")) for row in own)),
                 best=frozenset(),
@@ -278,6 +281,7 @@ def _verdict(ranks: Mapping[str, Mapping[str, Ranks]], lines: Sequence[Line]) ->
     h = line.summary.figures["H"]
     assert h is not None
     more = ", chosen on the test rows" if line.summary.test_used_for_selection else ""
+    more += ", trained on unlabelled test rows" if line.transductive else ""
     return f"{line.method} on {line.dataset}, {line.protocol}: H {100 * h.mean:.1f} percent{more}."
 
 
@@ -296,7 +300,7 @@ def _ranks(rows: Sequence[Row]) -> dict[str, dict[str, Ranks]]:
     """Protocol → figure → ranks, of inductive full methods."""
     found: dict[str, dict[str, Ranks]] = {}
     for figure, _ in RANKED:
-        for ranks in average_ranks([row for row in rows if not row.get("transductive")], figure):
+        for ranks in average_ranks([row for row in rows if not is_transductive(row)], figure):
             if len(ranks.average) > 1:
                 found.setdefault(ranks.protocol, {})[figure] = ranks
     return found
@@ -307,7 +311,13 @@ def _differences(rows: Sequence[Row], number_of: Mapping[Key, int], baseline: st
     if baseline is None and not any(method_of(row) == YARDSTICK for row in rows):
         return ()
     against = YARDSTICK if baseline is None else (baseline, "")
-    return tuple(_difference(found, number_of) for found in paired_table(rows, against) if found.pairs)
+    compared = paired_table(rows, against)
+    if baseline is not None and not compared and any(map(is_transductive, rows)):
+        raise SettingsError(
+            f"there is nothing to compare {label(against)} with, as transductive results are compared with their like alone; "
+            "give another --baseline"
+        )
+    return tuple(_difference(found, number_of) for found in compared if found.pairs)
 
 
 def _difference(found: Paired, number_of: Mapping[Key, int]) -> Difference:

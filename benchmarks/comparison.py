@@ -40,8 +40,8 @@ the files benchmarks/*.toml; how to read the tables, in
 Protocol `blind`: settings chosen on three folds of the training rows, once a method and split, with seed 0, and taken by all
 seeds; then one training on all rows, and one look at the test rows. Means are over splits of the mean over seeds.
 On emoji's full splits scaling and kind of final classifier stay at a method's defaults (benchmarks/comparison_full.toml).
-There and under `paper` there is one seed, as for the lineage but f-VAEGAN-D2; where else a method has not three on every split, the
-column of runs says so.
+There and under `paper` there is one seed, as for the lineage but f-VAEGAN-D2; where else a method has not three on every split,
+the column of runs says so.
 Seconds are wall time, whatever else the machine did meanwhile, with the choice of settings counted to every run.
 """
 
@@ -59,8 +59,9 @@ PARTS: dict[str, tuple[str, Callable[[Row], bool]]] = {
 BEFORE = """
 The runs of this page were computed once before, in another form of the benchmark (to be found in the history of this file),
 which looked at each of Grocery's test rows twelve times; no choice was made on any of these looks. Those made while defaults
-were searched, and those that made us search again, are told of in [What was tried](tried.md#what-had-been-seen-before). On the emoji's `full0` nine methods had been run under both protocols
-with training held to 600 steps, before folds showed [what that costs](tried.md#fewer-steps-where-classes-are-many).
+were searched, and those that made us search again, are told of in [What was tried](tried.md#what-had-been-seen-before). On the
+emoji's `full0` nine methods had been run under both protocols with training held to 600 steps, before folds showed
+[what that costs](tried.md#fewer-steps-where-classes-are-many).
 """
 
 

@@ -63,6 +63,11 @@ were searched, and those that made us search again, are told of in [What was tri
 emoji's `full0` nine methods had been run under both protocols with training held to 600 steps, before folds showed
 [what that costs](tried.md#fewer-steps-where-classes-are-many).
 """
+AFTER = """
+Every run is a line of [results.csv](results.csv); what it depends on stands in the folder of its task. `make results` writes
+two pages with figures beside these folders, report.html and report-full.html: leaderboards, ranks and costs of all runs; curves,
+confusions and planes of those that were made on the machine that writes them.
+"""
 
 
 def main() -> None:
@@ -152,7 +157,7 @@ def write_page(target: Path) -> None:
         lines += [f"## {heading}", ""]
         for part in overview(OUT, among):
             lines += [markdown(part), ""] if isinstance(part, Table) else [f"{part[0].upper()}{part[1:]}.", ""]
-    lines += [BEFORE, "Every run is a line of [results.csv](results.csv); what it depends on stands in the folder of its task."]
+    lines += [BEFORE, AFTER.strip()]
     target.write_text("\n".join(lines) + "\n")
 
 

@@ -65,8 +65,8 @@ emoji's `full0` nine methods had been run under both protocols with training hel
 """
 AFTER = """
 Every run is a line of [results.csv](results.csv); what it depends on stands in the folder of its task. `make results` writes
-two pages with figures beside these folders, report.html and report-full.html: leaderboards, ranks and costs of all runs; curves,
-confusions and planes of those that were made on the machine that writes them.
+two pages with figures beside these folders, report.html and report-full.html: leaderboards, ranks and costs of all runs;
+curves, confusions and planes of those that were made on the machine that writes them.
 """
 
 

@@ -30,12 +30,14 @@ class Walk:
 
     Args:
         broken: step (counted from 0) → what the term `late` of its loss is there.
+        late_from: the step from which there is that term.
         signals: step → a signal that the process gets in the middle of it.
     """
 
     seed: int = 0
     batch_size: int = 5
     broken: Mapping[int, float] = field(default_factory=dict)
+    late_from: int = 0
     signals: Mapping[int, signal.Signals] = field(default_factory=dict)
     loops: int = 1
     uses_unseen_embeddings: bool = False
@@ -53,7 +55,8 @@ class Walk:
         self.at = 0.9 * self.at + x.mean() + self.streams.normal("noise", 3) + clock.step / 7
         if clock.step in self.signals:
             signal.raise_signal(self.signals[clock.step])
-        return {"step": torch.tensor(float(clock.step)), "late": torch.tensor(self.broken.get(clock.step, 1.0))}
+        late = {"late": torch.tensor(self.broken.get(clock.step, 1.0))} if clock.step >= self.late_from else {}
+        return {"step": torch.tensor(float(clock.step)), **late}
 
     def state(self) -> dict[str, Tensor]:
         return {"network.at": self.at} | {f"stream.{n}": s for n, s in self.streams.state().items()}
@@ -139,6 +142,13 @@ def test_progress_comes_every_ten_steps_and_at_the_end_with_means_of_the_losses_
     assert [(p.step, p.steps) for p in told] == [(10, 24), (20, 24), (24, 24)]
     assert [p.losses for p in told] == [{"step": 4.5, "late": 1.0}, {"step": 14.5, "late": 1.0}, {"step": 21.5, "late": 1.0}]
     assert all(p.steps_per_second > 0 for p in told)
+
+
+def test_the_mean_of_a_loss_is_over_the_steps_that_had_it(view: ScaledView) -> None:
+    """As of a relation network's, where mining begins between two reports."""
+    told: list[Progress] = []
+    train(Walk(late_from=7), view, 10, 0, on_progress=told.append)
+    assert [p.losses for p in told] == [{"step": 4.5, "late": 1.0}]
 
 
 def test_time_left_follows_from_the_speed() -> None:

@@ -41,7 +41,7 @@ class Progress:
 
     Args:
         step, steps: done and to do.
-        losses: term → mean over the steps since the last time, usually `LOOK_EVERY`.
+        losses: term → mean over the steps since the last time, usually `LOOK_EVERY`, that had this term.
         steps_per_second: over this process's part of the training.
     """
 
@@ -178,7 +178,7 @@ def _draws(generator: torch.Generator, x: Tensor, y: Tensor, batch_size: int) ->
 
 
 def _look(pending: list[dict[str, Tensor]], done: int, of_stage: str) -> dict[str, float]:
-    """Mean of each term over the pending steps: the one place where the device is waited for."""
+    """Mean of each term over the pending steps that have it: the one place where the device is waited for."""
     names = list(dict.fromkeys(name for log in pending for name in log))
     missing = torch.zeros_like(next(iter(pending[0].values())))
     table = torch.stack([torch.stack([log.get(name, missing).float() for name in names]) for log in pending]).cpu()
@@ -190,7 +190,8 @@ def _look(pending: list[dict[str, Tensor]], done: int, of_stage: str) -> dict[st
             f"{done - len(pending) + position + 1}{of_stage}; lower the learning rate (lr) or choose another scaling; "
             "the last checkpoint, if any, is as it was"
         )
-    return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
+    of_steps = [sum(name in log for log in pending) for name in names]
+    return {name: total / n for name, total, n in zip(names, table.sum(dim=0).tolist(), of_steps, strict=True)}
 
 
 def _save(method: GenerativeMethod, rows: Streams, path: Path, at: _Position) -> None:

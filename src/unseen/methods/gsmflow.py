@@ -73,7 +73,7 @@ class Hyperparameters:
         dropout: share of dimensions that get no noise, drawn anew for each batch.
         lambda_p: weight of the prototype loss.
         prototype_classes: seen classes in a step's prototype loss, drawn anew each time; 0 takes all, as published.
-        positioning: relative positioning; without it the condition is the embedding itself.
+        positioning: relative positioning; without it the condition is the embedding itself, times `embedding_scale`.
         anchor_classes: which classes the anchors are chosen from. `all` looks at the embeddings of unseen classes.
         relation_epochs, relation_lr, relation_decay: training of r.
         relation_batch: rows with which r is trained and which are mined together; 0 takes `batch_size`, the most it may be.
@@ -81,13 +81,14 @@ class Hyperparameters:
         mining_steps: L, gradient steps on each copy of a training row; 0 leaves out mining, and with it r.
         mining_rate: η, of these steps. Large, as the gradient is one of a mean over a batch.
         lambda_H: weight of the entropy that mining maximises.
-        embedding_scale: c is multiplied by this wherever g and r see it. Not in the papers: the entries of a unit vector are so
-            small that a short training hardly notices them.
+        embedding_scale: c is multiplied by this wherever g and r see it, and f where there is no g. Not in the papers: the
+            entries of a unit vector are so small that a short training hardly notices them.
         embedding_noise: expected length of Gaussian noise added to the unit vector c wherever it conditions f in training. Not
             in the papers: it keeps f from learning the few seen embeddings by heart.
         reference_quirks: mine as the released code happens to: its sweep goes on where relation training stopped in a pass over
-            the data, so what that pass had seen is left out, as are incomplete batches; and the flow then trains with
-            `relation_batch` rows at a time.
+            the data, so what that pass had seen is left out, as are incomplete batches; an epoch of r has as many steps as
+            `batch_size` rows fit into the data, however few r takes at a time, and one step follows; and the flow then
+            trains with `relation_batch` rows at a time.
     """
 
     blocks: int = 3
@@ -257,8 +258,8 @@ SEARCH: Mapping[str, Range] = {
 def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     """Settings for data without a preset, so that a laptop finishes in minutes: narrow networks, a few thousand steps.
 
-    The flow fits the seen class means slowly: on folds of Grocery H rises up to the last of these steps. Where fewer are
-    better, as on folds of the emoji data, `blind` takes fewer.
+    The flow fits the seen class means slowly: on folds of Grocery, and of the emoji data with whitened features, H rises up
+    to the last of these steps. Where fewer are better, `blind` takes fewer.
 
     Args:
         classes: seen classes; d: length of a feature; a: of an embedding.
@@ -439,7 +440,7 @@ class GSMFlow(nn.Module):
     # -- preparation
 
     def prepare(self, draw: Draw, clock: Clock) -> dict[str, Tensor]:
-        """Train the relation network; then, frozen, let it mine every training row once."""
+        """Train the relation network; then, frozen, let it mine every training row once, or what `reference_quirks` leaves."""
         assert self.relation is not None
         if clock.step < self.relation_steps:
             return self._train_relation(self.relation, draw)
@@ -517,7 +518,7 @@ class GSMFlow(nn.Module):
         return x + noise
 
     def _conditions(self, c: Tensor) -> Tensor:
-        """(n, a) embeddings → (n, G); the embeddings themselves without relative positioning."""
+        """(n, a) embeddings → (n, G); without relative positioning the (scaled) embeddings themselves."""
         if self.positioning is None:
             return c
         conditions: Tensor = self.positioning(c)

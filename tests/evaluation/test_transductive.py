@@ -198,7 +198,9 @@ def test_a_given_prior_is_for_the_split_and_not_for_its_folds(tiny_world: World,
     shares = json.dumps({world.classes.names[i]: n + 1 for n, i in enumerate(world.split("main").unseen)})
     outcome = run(task_of(world, prior="given", shares=shares))
     assert outcome.trained.prior.tolist() == pytest.approx([1 / 6, 1 / 3, 1 / 2])  # type: ignore[union-attr]
-    with pytest.raises(SettingsError, match="use prior=given with --protocol fixed"):
+    published = run(task_of(world, "paper", prior="given", shares=shares))
+    assert published.trained.prior.tolist() == pytest.approx([1 / 6, 1 / 3, 1 / 2])  # type: ignore[union-attr]
+    with pytest.raises(SettingsError, match="use prior=given with --protocol fixed or paper"):
         run(task_of(world, "blind", prior="given", shares=shares))
     typed = build_task(world, "main", NAME, "fixed", 0, {"prior": "given", "shares": shares}, None)
     assert typed.hyperparameters.shares == shares

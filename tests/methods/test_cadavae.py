@@ -267,6 +267,11 @@ def test_features_are_decoded_from_the_same_latents(small_world: World) -> None:
     assert torch.equal(method.sample(ids, ClassStreams(2, view.names, view.device)), decoded)
 
 
+def test_a_weight_that_is_off_may_end_before_it_begins() -> None:
+    off = Hyperparameters(kl_rate=0.0, kl_until=0, cross_rate=0.0, cross_until=20, alignment_rate=0.0, alignment_from=30)
+    assert off.cross_until < off.cross_from
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

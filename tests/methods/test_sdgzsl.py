@@ -42,7 +42,7 @@ def test_presets_are_those_that_sddn_took_over_from_it() -> None:
     assert PRESETS.keys() == sddn.PRESETS.keys()
     for name, (settings, recipe) in PRESETS.items():
         theirs, their_recipe = sddn.PRESETS[name]
-        assert recipe == their_recipe
+        assert recipe == replace(their_recipe, classifier_batch=0)  # its own: as many as synthetic rows of a class
         assert vars(settings).items() >= PUBLISHED.items()
         assert {f.name for f in fields(settings) if getattr(settings, f.name) != getattr(theirs, f.name)} == dropped
 

@@ -364,6 +364,14 @@ def test_penalty_weight_follows_the_penalty(penalty: float, factor: float, small
     assert float(method.penalty_weight) == pytest.approx(10 * factor, rel=1e-14)
 
 
+def test_a_penalty_weight_that_was_given_whole_falls_like_any_other(small_world: World) -> None:
+    """λ = 10 of a Python call or a preset's JSON is no integer: each step would round it down, to 0 in the end."""
+    method = TFVAEGAN(small_world(), Hyperparameters(**{**SMALL, "penalty": 10}), seed=1)
+    for _ in range(20):
+        method._adapt_penalty(torch.tensor(0.3))
+    assert float(method.penalty_weight) == pytest.approx(10 / 1.1**20, rel=1e-5)
+
+
 def test_penalty_weight_is_never_reset(small_world: World) -> None:
     """It decays by the same factor through both loops while the penalty is small."""
     view = small_world()

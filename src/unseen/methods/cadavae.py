@@ -87,7 +87,7 @@ class Hyperparameters:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or a number above it")
         for name, start in (("kl", 0), ("cross", self.cross_from), ("alignment", self.alignment_from)):
             until = getattr(self, f"{name}_until")
-            if until <= start:
+            if getattr(self, f"{name}_rate") > 0 and until <= start:
                 raise SettingsError(f"{name}_until={until} leaves that weight 0; give more than {start}, or {name}_rate=0")
 
 

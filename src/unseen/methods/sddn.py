@@ -225,8 +225,8 @@ _SQUARES = 0.5**0.5
 
 PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
     # SDDN's own settings are unknown. These are SDGZSL's, from its released scripts for features that were not fine-tuned; what
-    # SDGZSL has not (self-distillation, M) is as in the defaults above. Embeddings are not centred: `att` as stored, which in
-    # the public files has unit length already.
+    # SDGZSL has not (self-distillation, M) is as in the defaults above, and the classifier's batch is ours. Embeddings are not
+    # centred: `att` as stored, which in the public files has unit length already.
     "awa2": (
         _preset(_LOW, 0.01, 0.001, lr=3e-5, half=1024, lambda_rel=0.5, lambda_tc=1.0, lambda_dis=0.3, dis_step=2, warm_up=10),
         _softmax(220, 5000, 0.003),
@@ -306,7 +306,7 @@ SEARCH: Mapping[str, Range] = {
 def default(classes: int, d: int, a: int) -> tuple[Hyperparameters, Recipe]:
     """Settings for data without a preset, so that a laptop finishes in minutes: narrow networks, short ramps.
 
-    A laptop's few hundred steps are some ten epochs: unseen rows join after the first, or they would hardly ever.
+    A few hundred steps are few epochs where rows are many: unseen rows join after the first, or they would hardly ever.
 
     Args:
         classes: seen classes; d: length of a feature; a: of an embedding.

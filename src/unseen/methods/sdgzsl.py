@@ -22,8 +22,9 @@ def without_distillation(settings: Hyperparameters) -> Hyperparameters:
 
 
 PRESETS: Mapping[str, tuple[Hyperparameters, Recipe]] = {
-    # SDDN's presets are SDGZSL's own settings, and parts that SDGZSL has not.
-    name: (without_distillation(hyperparameters), recipe)
+    # SDDN's presets are SDGZSL's own settings, and parts that SDGZSL has not. Its classifier takes as many rows at a time as
+    # are synthesised of a class.
+    name: (without_distillation(hyperparameters), replace(recipe, classifier_batch=0))
     for name, (hyperparameters, recipe) in sddn.PRESETS.items()
 }
 

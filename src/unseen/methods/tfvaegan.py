@@ -307,7 +307,7 @@ class TFVAEGAN(nn.Module):
         self.critic = Critic(d, a, hidden) if settings.gamma_G > 0 else None
         self.decoder = Decoder(d, a, hidden) if settings.beta > 0 else None
         self.feedback = Feedback(hidden) if settings.feedback_loops > 1 else None
-        self.register_buffer("penalty_weight", torch.tensor(settings.penalty))
+        self.register_buffer("penalty_weight", torch.tensor(float(settings.penalty)))
         self.to(view.device)
         for name, module in self.named_children():
             initialise(module, self.streams[f"initial {name}"])

@@ -300,7 +300,7 @@ def _given(shares: str, view: ScaledView) -> Tensor:
     if unlike:
         raise SettingsError(
             f"shares must name the unseen classes and no others, unlike {unlike[0][:60]!r}; the classes that play unseen ones "
-            "on folds have no shares, so use prior=given with --protocol fixed"
+            "on folds have no shares, so use prior=given with --protocol fixed or paper"
         )
     found = torch.tensor([typed[name] for name in unseen], dtype=torch.float64)
     if float(found.sum()) == 0:

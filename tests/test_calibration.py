@@ -168,6 +168,9 @@ def test_the_flag_threshold_has_the_best_balanced_accuracy() -> None:
         assert balanced(chosen) == pytest.approx(by_force)
     apart = choose_flag_threshold(np.array([0.2, 0.8]), np.array([False, True]), np.ones(2))
     assert apart == 0.5
+    # At 0.3 one row of each kind changes sides, so all from 0.1 to 0.6 is equally good.
+    cancelling = choose_flag_threshold(np.array([0.1, 0.3, 0.3, 0.6]), np.array([False, False, True, True]), np.ones(4))
+    assert cancelling == pytest.approx(0.35)
 
 
 def test_upper_bound_is_the_share_at_which_so_few_mistakes_are_that_unlikely() -> None:

@@ -589,6 +589,24 @@ def unseen_refused(source: Path, target: Path, code: int, *options: str) -> str:
     return said._replace(out="" if said.out.startswith("found ") or not said.out else said.out).refused(code)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError("Unable to allocate 7.45 EiB for an array"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(
+    toy_folder: Path, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def large(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Dataset, "training_view", large)
+    said = unseen("train", toy_folder, "--out", tmp_path / "r").refused(1)
+    assert said == "there is not enough memory; lower what is large, as synthetic, hidden, batch_size or the data"
+
+
 def test_methods_is_an_array() -> None:
     entries = unseen("methods", "--json").json
     first = ["eszsl", "class-gaussian", "prototype", "prompting", "clswgan", "cadavae", "fvaegan", "tfvaegan"]
@@ -667,6 +685,9 @@ def test_progress_tells_step_speed_time_left_and_losses_on_a_terminal_and_in_a_f
         (("--set", "gamma=1", "--set", "synthetic=5"), "blind chooses gamma, synthetic itself"),
         (("--method", "eszsl", "--set", "embedding_ridge=2"), "blind chooses embedding_ridge itself"),
         (("--method", "eszsl", "--set", "steps=5", "--protocol", "fixed"), "method 'eszsl' has no use for steps; leave it out"),
+        (("--set", "gamma=1", "--protocol", "paper"), "paper measures without a γ, as published; leave gamma out"),
+        (("--set", "epochs=2", "--set", "steps=5"), "steps goes before epochs, which would change nothing"),
+        (("--set", "synthetic=2147483648", "--protocol", "fixed"), "synthetic=2147483648 cannot work; give a whole"),
         (("--seed", "one"), "Invalid value for '--seed'"),
         (("--frobnicate",), "No such option: --frobnicate"),
         (("--method", "eszsl", "--protocol", "paper"), "has no epochs to pick on the test rows"),

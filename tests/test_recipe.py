@@ -25,6 +25,9 @@ def test_rows_per_class_are_given_or_follow_the_seen_classes() -> None:
         ("scaling", "zscore"),  # would be whitened without a word
         ("classifier", "svm"),  # would be softmax without a word
         ("steps", -1),
+        ("steps", 2.5),  # of a preset's file: training would end in a TypeError
+        ("synthetic", 10**30),
+        ("classifier_epochs", 2.5),
         ("epochs", -3),
         ("synthetic", -5),
         ("drawn", -1),

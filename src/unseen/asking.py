@@ -42,7 +42,8 @@ def build_task(
         anew: `blind` shall choose even where a preset holds what it chose on this very split.
 
     Raises:
-        SettingsError: a name or a value that does not exist, cannot work, or would change nothing.
+        SettingsError: a name or a value that does not exist, cannot work, or would change nothing with this method or protocol
+            or beside another one. Settings of a final classifier that is not the one are let pass.
         DataError: the preset's file is damaged, or the method does not fit the data.
     """
     method = find_method(method_name)
@@ -124,7 +125,8 @@ def _folds_of(chosen: Preset, data: Dataset, split: str) -> str:
 
 
 def _refuse_idle(method: Generative | ClosedForm, protocol: str, settings: Mapping[str, str]) -> None:
-    """Refuse settings that would change nothing: those that `blind` chooses, and a generator's for a method without one."""
+    """Refuse settings that would change nothing: those that the protocol decides, a generator's for a method without one, and
+    those that another one goes before."""
     chosen, idle = {*CHOSEN} - {*KEPT}, set()
     if isinstance(method, ClosedForm):
         used = {"scaling", "centred", "gamma"}
@@ -134,3 +136,9 @@ def _refuse_idle(method: Generative | ClosedForm, protocol: str, settings: Mappi
         raise SettingsError(f"method '{method.name}' has no use for {', '.join(sorted(idle))}; leave it out")
     if protocol == "blind" and (twice := settings.keys() & chosen):
         raise SettingsError(f"blind chooses {', '.join(sorted(twice))} itself; leave it out, or give it with --protocol fixed")
+    if protocol == "paper" and "gamma" in settings:
+        raise SettingsError("paper measures without a γ, as published; leave gamma out, or give it with --protocol fixed")
+    if isinstance(method, Generative):
+        for named, other in (("epochs", "steps"), ("synthetic_ratio", "synthetic")):
+            if named in settings and float(settings.get(other, 0)):
+                raise SettingsError(f"{other} goes before {named}, which would change nothing; give one of the two")

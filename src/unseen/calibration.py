@@ -263,8 +263,10 @@ def choose_flag_threshold(mass: Array, of_unseen: Mask, weights: Array) -> float
     # A threshold at values[k] flags what lies above it; before the first value everything is flagged.
     gain = np.concatenate([[0.0], np.cumsum(of_seen_at - of_unseen_at)])
     edges = np.concatenate([[0.0], values, [1.0]])
-    k = int(np.flatnonzero(gain >= gain.max() - 1e-12)[0])
-    return float((edges[k] + edges[k + 1]) / 2)
+    best = gain >= gain.max() - 1e-12
+    first = int(np.argmax(best))
+    after = first + int(np.argmin(np.append(best[first:], False)))
+    return float((edges[first] + edges[after]) / 2)
 
 
 def choose_abstention(

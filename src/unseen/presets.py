@@ -54,6 +54,13 @@ class Preset:
         """
         if self.method != method.name:
             raise SettingsError(f"the preset is for method '{self.method}', not for '{method.name}'; choose another")
+        own = vars(method.hyperparameters())
+        for name, value in self.hyperparameters.items():
+            kind = type(own.get(name, value))
+            if type(value) is not kind and (type(value), kind) != (int, float):
+                raise SettingsError(
+                    f"the preset's {name}={value!r} is no {kind.__name__}, as '{method.name}' needs; make it anew"
+                )
         try:
             return method.hyperparameters(**self.hyperparameters)
         except TypeError as error:
@@ -61,7 +68,7 @@ class Preset:
 
 
 def identity(dataset: Dataset, split: str) -> dict[str, str]:
-    """Hashes of everything that a choice on folds depends on."""
+    """Hashes of everything that a choice on folds depends on, but for the order of training rows."""
     return {
         "features": dataset.features_fingerprint,
         "embeddings": dataset.embeddings_fingerprint,

@@ -16,6 +16,8 @@ from unseen.scaling import KNOWN, Scaling
 
 FEW = 25
 """Rows below which a class's mean is mostly noise; real rows cannot be had at will, synthetic ones can."""
+COUNTABLE = 2**31
+"""Counts stay below this."""
 WORTH = 3
 """Real rows of a class that weigh as much as all that is known of it without them. Each of the first few pictures tells much
 more than its share of `FEW`: docs/which-method.md has what folds of training rows say of it."""
@@ -42,7 +44,8 @@ class Recipe:
             that of all of them in expectation, and its steps as many. 0 synthesises all.
         classifier: `softmax` as published; `gaussian`, a linear discriminant on the same rows; or `ood`, as published for
             actions: a detector sends each row to a softmax over the seen or to one over the unseen classes (`unseen.gate`).
-        balanced: every class counts the same in the softmax's loss, however many rows it has.
+        balanced: every class counts the same in the softmax's loss, however many rows it has; weights are normalised within a
+            batch, so with one row at a time it changes nothing.
         shrinkage: of the gaussian classifier's covariance.
         classifier_lr, classifier_epochs, classifier_batch: Adam on the final linear softmax, or on both experts and, for
             twice as many epochs, the detector; batch 0 takes the number of synthetic rows per class, as published.
@@ -74,6 +77,9 @@ class Recipe:
         for name, choices in (("scaling", KNOWN), ("classifier", ("softmax", "gaussian", "ood"))):
             if getattr(self, name) not in choices:
                 raise SettingsError(f"there is no {name}={getattr(self, name)!r}; there are {', '.join(choices)}")
+        for name in ("steps", "epochs", "synthetic", "drawn", "classifier_epochs", "classifier_batch"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) < COUNTABLE):
+                raise SettingsError(f"{name}={getattr(self, name)!r} cannot work; give a whole number below {COUNTABLE}")
         for name in ("steps", "epochs", "synthetic", "drawn", "classifier_batch", "classifier_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"{name}={getattr(self, name)} cannot work; give 0 or a number above it")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -23,6 +24,7 @@ from unseen.evaluation.metrics import (
     interval_of_h,
     per_class_accuracy,
 )
+from unseen.evaluation.predictor import spread_of_margin
 
 SEEN, UNSEEN = np.array([0, 2]), np.array([1, 3])
 
@@ -156,6 +158,14 @@ def random_curve(rng: np.random.Generator, rows: int = 40) -> tuple[SeenUnseenCu
     ]
     curve = SeenUnseenCurve.of(decisions[0], rng.choice(SEEN, rows), decisions[1], rng.choice(UNSEEN, rows))
     return curve, float(np.concatenate([d.margin for d in decisions]).std())
+
+
+def test_one_row_has_no_spread_and_gamma_a_unit_all_the_same() -> None:
+    """The deviation of one value is NaN, and 0 times it no γ."""
+    sides = torch.tensor([0]), torch.tensor([1])
+    assert 0.0 * spread_of_margin(lambda x: x, torch.tensor([[2.0, 1.0]]), *sides) == 0
+    two = spread_of_margin(lambda x: x, torch.tensor([[2.0, 1.0], [5.0, 1.0]]), *sides)
+    assert two == pytest.approx(np.std([1.0, 4.0], ddof=1))
 
 
 @pytest.mark.parametrize("seed", range(8))

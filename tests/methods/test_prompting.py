@@ -77,6 +77,15 @@ def test_temperature_changes_no_figure(joint: Dataset) -> None:
         assert figures[0][name] == figures[1][name]
 
 
+def test_a_row_of_zeros_changes_no_score_of_others(joint: Dataset) -> None:
+    """It stays one when rows are scaled to one length, so it is no reason to ask for that."""
+    first = joint.split().train[0]
+    dark = replace(joint, features=np.where(np.arange(len(joint.features))[:, None] == first, 0, joint.features))
+    settings = {"gamma": "0.3"}
+    figures = [run(build_task(data, None, "prompting", "fixed", 0, settings, None)).row["T1"] for data in (joint, dark)]
+    assert figures[0] == figures[1]
+
+
 def test_widths_that_differ_are_refused(tiny_world: World) -> None:
     with pytest.raises(DataError) as caught:
         run(build_task(replace(tiny_world(), provenance=ONE_MODEL), None, "prompting", "blind", 0, {}, None))

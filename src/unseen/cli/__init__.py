@@ -83,6 +83,12 @@ def main() -> None:
             raise
         say(f"error: this command needs the package '{module}'; install it: pip install {PACKAGES[module]}", "bold red")
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        words = ("allocate memory", "out of memory")  # of torch, which has no error of its own for a processor's memory
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
+            raise
+        say("error: there is not enough memory; lower what is large, as synthetic, hidden, batch_size or the data", "bold red")
+        sys.exit(1)
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -13,7 +13,8 @@ from unseen.errors import DataError
 from unseen.storage import read_json, write_json
 
 KEEP_EVERY = 10.0
-"""Seconds: so much of the count is lost at most when the process is killed."""
+"""Seconds: while training tells its progress, so much of the count is lost at most when the process is killed. Phases without
+progress, as the fitting of classifiers, are lost whole."""
 
 
 class Meter:

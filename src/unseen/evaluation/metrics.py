@@ -113,8 +113,9 @@ def choose_gamma(curves: list[SeenUnseenCurve], spreads: list[float]) -> tuple[f
     """The γ, in units of each fold's spread, with the highest mean H over folds, and that mean.
 
     γ is measured in the spread of the margin so that a value found on one fold means the same on another, whose scores may
-    be larger. Where a whole range of γ is equally good its middle is taken, which is the least sensitive choice; where H is 0
-    for every γ none is better than 0.
+    be larger. Where a whole range of γ is equally good, a value well inside is taken, as the least sensitive choice: halfway
+    between the middles of its first and its last piece, where rows' margins, and 0, cut it into pieces. Where H is 0 for every
+    γ none is better than 0.
     """
     grid = np.unique(np.concatenate([[0.0], *(c.gamma[1:] / s for c, s in zip(curves, spreads, strict=True))]))
     if len(grid) > 1:

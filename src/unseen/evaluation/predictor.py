@@ -168,4 +168,5 @@ def spread_of_margin(scores: Scores, x: Rows, seen: Tensor, unseen: Tensor) -> f
     for _, part in in_parts(x):
         s = scores(part)
         margins.append(s[:, seen].amax(dim=1) - s[:, unseen].amax(dim=1))
-    return max(float(torch.cat(margins).std()), 1e-12)
+    margin = torch.cat(margins)
+    return max(float(margin.std()), 1e-12) if len(margin) > 1 else 1.0  # one row has no spread, and any unit will do

@@ -454,7 +454,10 @@ def measure(
 
 
 def task_hash(row: Mapping[str, Any]) -> str:
-    """Names a result by what determines it: equal hashes, equal figures."""
+    """Names a result by what determines it: equal hashes, equal figures, if a split's training rows stand in the same order.
+
+    The split's hash leaves their order out, so that a public split is known in any file; batches are drawn by place.
+    """
     keys = (
         "method",
         "split_hash",

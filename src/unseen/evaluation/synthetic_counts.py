@@ -19,8 +19,9 @@ FAR = 4
 def figures_by_synthetic_count(outcome: Outcome) -> list[dict[str, Any]]:
     """T1, U, S and H on the test rows for other counts of synthetic rows, everything else as the run chose it.
 
-    A diagnosis, not a choice: every point looks at the test rows once more, which the ledger counts. Each class's rows are the
-    first of its stream, so larger counts contain the smaller ones. Empty for a closed-form method, which synthesises
+    A diagnosis, not a choice: every point looks at the test rows once more, which the ledger counts. Rows are drawn anew for
+    each count: of methods that add noise to a sample all of a class's rows differ, of others but for some all are those of the
+    smaller count. Empty for a closed-form method, which synthesises
     nothing, and under `paper`, whose classifier was chosen by its epoch.
     """
     if outcome.trained is None or outcome.row["protocol"] == "paper":

@@ -174,7 +174,7 @@ class GenerativeMethod(Protocol):
     uses_unseen_embeddings: bool
 
     def step(self, draw: Draw, clock: Clock) -> dict[str, Tensor]:
-        """One training iteration, all its sub-updates in the order of the paper. Returns device scalars to log."""
+        """One training iteration, all its sub-updates in the order of the paper. Returns device scalars to log, one or more."""
         ...
 
     def sample(self, class_ids: Tensor, streams: ClassStreams) -> Tensor:

@@ -53,8 +53,8 @@ class Prompting:
                 "prompting needs both from one text-image model"
             )
         lengths = view.features.double().norm(dim=1)
-        length = lengths.max()
-        if ((lengths - length).abs() > ROUNDING * length).any():
+        length = lengths.max() if lengths.any() else torch.ones_like(lengths.max())
+        if ((lengths - length).abs() > ROUNDING * length)[lengths > 0].any():  # a row of zeros has no direction at any scaling
             raise SettingsError("prompting compares directions, and these rows differ in length; set scaling=l2")
         weight = self.temperature * view.embeddings.double() / length
         return LinearScores(weight.float(), torch.zeros(len(weight), device=weight.device))

@@ -236,6 +236,17 @@ def test_two_commands_do_not_change_a_model_at_once(model: Path, tmp_path: Path)
     assert sorted(entry.name for entry in model.iterdir()) == ["model.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("called", [".", "../model"])
+def test_a_model_is_changed_from_inside_its_folder(
+    called: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "e.npy", np.ones(4))
+    monkeypatch.chdir(model)
+    assert unseen("add", called, "okapi", "--embedding", tmp_path / "e.npy").code == 0
+    assert "okapi" in ZeroShotClassifier.load(model).classes_
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["e.npy", "model"]
+
+
 def test_a_model_for_inference_stays_as_it_is(model: Path, tmp_path: Path) -> None:
     ZeroShotClassifier.load(model).save(tmp_path / "small", inference_only=True)
     np.save(tmp_path / "e.npy", np.ones(4))

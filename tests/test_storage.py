@@ -152,6 +152,34 @@ def test_a_folder_whose_replacement_fails_at_either_rename_is_as_it_was(
     assert names(tmp_path) == ["d"]
 
 
+@pytest.mark.parametrize(
+    ("at", "path"),
+    [(".", "d/../d"), (".", "d/deep/../../d"), ("d", "."), ("d", "../d"), ("d/deep", ".."), ("d/deep", "../../d")],
+)
+def test_a_folder_may_be_named_by_a_way_through_itself(
+    at: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a way ends where the old folder is put aside."""
+    (tmp_path / "d" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / at)
+    replace_folder(Path(path), fill("two"))
+    assert names(tmp_path) == ["d"]
+    assert names(tmp_path / "d") == ["f"]
+
+
+def test_a_link_to_a_folder_is_replaced_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    replace_folder(tmp_path / "elsewhere" / "d", fill("one"))
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "d")
+    replace_folder(tmp_path / "link", fill("two"))
+    replace_folder(tmp_path / "elsewhere" / "d" / ".." / "d", fill("three"))
+    (tmp_path / "link" / "on").symlink_to(tmp_path / "elsewhere" / "d")
+    replace_folder(tmp_path / "link" / "on" / ".." / "e", fill("four"))  # beside d, where the link leads
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link" / "f").read_text() == "two"
+    assert (tmp_path / "elsewhere" / "d" / "f").read_text() == "three"
+    assert names(tmp_path / "elsewhere") == ["d", "e"]
+
+
 # --- reading
 
 

@@ -321,15 +321,16 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", dir=path.parent))
+        place = _place_of(path)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name[:80]}.", dir=place.parent))
         fill(temporary)
         temporary.chmod(0o755)
         _sync_folder(temporary)
-        if path.exists():
-            _exchange(temporary, path)
+        if place.exists():
+            _exchange(temporary, place)
         else:
-            temporary.replace(path)
-        _sync_folder(path.parent)
+            temporary.replace(place)
+        _sync_folder(place.parent)
     except OSError as error:
         raise RunError(
             f"cannot write the folder {path}: {error.strerror or error}; nothing was changed, "
@@ -362,6 +363,13 @@ def alone(manifest: Path) -> Iterator[None]:
         if replaced:
             raise BeingChanged(f"another command is changing {manifest.parent}; wait for it, and try again")
         yield
+
+
+def _place_of(path: Path) -> Path:
+    """The same place from the root. A way that begins in the folder there, or leads through it (`.`, `../d`, `d/../d`), ends as
+    soon as that folder is put aside. A link at its end is not followed: the link is what is replaced."""
+    named = path.name not in ("", "..")
+    return path.parent.resolve(strict=True) / path.name if named else path.resolve(strict=True)
 
 
 def _exchange(new: Path, path: Path) -> None:

@@ -19,6 +19,7 @@ from sklearn.base import clone
 
 from unseen import DataError, SettingsError, ZeroShotClassifier, classifier, cli, seeing
 from unseen.calibration import HeldOutScores, choose_abstention, choose_flag_threshold, softmax
+from unseen.classifier import InputError
 from unseen.encoders.images import ImageEncoder
 from unseen.evaluation import selection
 from unseen.evaluation.protocol import Task, Watch, chosen
@@ -200,6 +201,24 @@ def test_answers_say_what_the_other_verbs_say(blind: ZeroShotClassifier) -> None
     assert blind.calibration_ is not None
     assert answers.never_seen.tolist() == (answers.unseen_mass > blind.calibration_.flag_threshold).tolist()
     assert 0 < answers.never_seen.mean() < 1
+
+
+@pytest.mark.parametrize("method", ["class-gaussian", "tfvaegan"])
+@pytest.mark.parametrize("value", [3e38, -3e38])
+def test_a_row_that_is_too_large_to_be_scored_is_refused_by_its_number(method: str, value: float) -> None:
+    """Not NaN, which a program would take for an answer; also by the number of a row that is not looked at first."""
+    known = small(method, scaling="whitened").fit(X, Y, EMBEDDINGS)
+    rows = np.tile(X[:1], (600, 1))
+    column = known.fitted_.scaler.features.matrix[:, 0]
+    rows[599] = value * np.sign(column)  # so that nothing cancels in a product with it
+    for verb in (known.predict, known.decision_function, known.predict_proba, known.answers):
+        with pytest.raises(InputError, match=r"^row 599 is too large to be scored; check how it was made$") as error:
+            verb(rows)
+        assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
+    if np.abs(column).sum() > 2:  # then scaling makes more of it than float32 holds
+        with pytest.raises(InputError, match=r"^row 599 is too large"):
+            known.explain(rows)
+    assert np.isfinite(known.predict_proba(rows[:599])).all()
 
 
 def test_no_class_is_named_where_the_risk_would_be_exceeded(blind: ZeroShotClassifier) -> None:

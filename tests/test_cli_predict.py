@@ -160,6 +160,20 @@ def test_a_broken_row_is_told_of_and_the_command_ends_with_1(model: Path) -> Non
     )
 
 
+def test_a_row_that_is_too_large_is_told_of_and_the_others_are_answered(model: Path, toy: Dataset, tmp_path: Path) -> None:
+    large = np.full(6, 3e38)
+    given = np.tile(toy.features[:3], (500, 1))
+    given[[0, 2, 1400]] = large
+    np.save(tmp_path / "rows.npy", given)
+    said = unseen("predict", model, tmp_path / "rows.npy")
+    assert said.code == 1
+    assert said.err.splitlines()[:-1] == [f"row {k} is too large to be scored; left out" for k in (0, 2, 1400)]
+    assert [json.loads(line)["input"] for line in said.out.splitlines()] == [k for k in range(1500) if k not in (0, 2, 1400)]
+    alone = unseen("predict", model, "-", stdin=json.dumps({"id": "a\nb", "features": large.tolist()}).encode())
+    assert (alone.code, alone.out) == (1, "")
+    assert alone.err.startswith("row 'a\\nb' is too large to be scored; left out\n")
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_nothing_in_nothing_out(form: str, model: Path) -> None:
     said = unseen("predict", model, "-", "--format", form, stdin=b"")

@@ -255,6 +255,16 @@ def test_rows_that_do_not_fit_are_refused(exported: Path, rows: Any, sentence: s
         OnnxClassifier(exported).predict(rows)
 
 
+def test_a_row_that_is_too_large_to_be_scored_is_refused(world: Dataset, tmp_path: Path) -> None:
+    """What is scaled beyond single precision makes NaN of all scores."""
+    export_onnx(fit(world, "tfvaegan", "whitened"), tmp_path / "m.onnx", method="tfvaegan")
+    opened = OnnxClassifier(tmp_path / "m.onnx")
+    rows = np.array([[0.0] * 8] * 5000 + [[3e38] + [0.0] * 7])
+    for verb in (opened.predict, opened.scores, opened.probabilities):
+        with pytest.raises(DataError, match=r"^row 5000 is too large to be scored; check how it was made"):
+            verb(rows)
+
+
 def test_files_that_are_none_of_ours_are_refused(exported: Path, tmp_path: Path) -> None:
     import onnx
 

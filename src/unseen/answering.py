@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from unseen.data.pictures import pictures_below
 from unseen.data.rows import SUFFIXES, Complain, Rows, rows_of_file, rows_of_stream
 from unseen.encoders.images import ImageEncoder, cropped, shown, suffixes
-from unseen.errors import DataError, MissingDependency, SettingsError
+from unseen.errors import DataError, MissingDependency, SettingsError, TooLarge
 from unseen.extraction import cores, in_order
 from unseen.inference import PICTURES_AT_ONCE, Answers, OnnxClassifier, answers_of
 
@@ -238,8 +238,22 @@ def answered(model: Model, source: str, complain: Complain, explain: bool = Fals
             "--explain needs the rows that were learned from, which only a folder of `unseen fit` has; leave it out"
         )
     for rows in _given(model, source, complain):
-        near = model.explain(rows.x, NEAREST) if explain and model.explain else None
-        yield Answered(rows.names, model.answers(rows.x), near)
+        yield from _answered(model, rows, complain, explain)
+
+
+def _answered(model: Model, rows: Rows, complain: Complain, explain: bool) -> Iterator[Answered]:
+    """Answers to those of these rows that are not too large to be scored."""
+    try:
+        answers = model.answers(rows.x)
+    except TooLarge as error:
+        for k in error.rows:
+            complain(f"row {repr(rows.names[k])[:80]} is too large to be scored; left out")
+        left = np.setdiff1d(np.arange(len(rows.names)), error.rows)
+        if len(left):
+            yield from _answered(model, Rows([rows.names[k] for k in left], rows.x[left]), complain, explain)
+        return
+    near = model.explain(rows.x, NEAREST) if explain and model.explain else None
+    yield Answered(rows.names, answers, near)
 
 
 def _given(model: Model, source: str, complain: Complain) -> Iterator[Rows]:

@@ -22,10 +22,10 @@ from unseen.data.dataset import ClassTable, Dataset, Provenance, Split
 from unseen.data.validate import check_class_table
 from unseen.encoders.embedding import SentenceEncoder
 from unseen.encoders.images import ImageEncoder
-from unseen.errors import DataError, SettingsError
+from unseen.errors import DataError, InputError, SettingsError
 from unseen.evaluation.protocol import FITTING, SOLVING, TRAINING, Task, Watch, chosen, is_transductive
 from unseen.fitted import Fitted
-from unseen.given import InputError, alike, as_array, as_input_error, as_labels, distinct, embedded, in_one_sentence, seed_of
+from unseen.given import alike, as_array, as_input_error, as_labels, distinct, embedded, in_one_sentence, seed_of
 from unseen.inference import Answers
 from unseen.learned import Labels, Learned, learn
 from unseen.methods import ClosedForm
@@ -255,7 +255,11 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     # -- answering
 
     def predict(self, X: Any) -> Labels:
-        """(n, d) → (n,) labels. Looked at some hundred rows at a time: a mapped file is never copied whole."""
+        """(n, d) → (n,) labels. Looked at some hundred rows at a time: a mapped file is never copied whole.
+
+        Raises InputError, as whatever answers rows: X is not like the rows of the fit, or has a row that is too large to be
+        scored.
+        """
         state = self._fitted()
         best = [part.argmax(axis=1) for part in self._decisions(X, state)]
         predicted: Labels = state.classes[np.concatenate(best)]
@@ -294,7 +298,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Closed-form methods synthesise nothing, so an unseen class is never near there until it has rows.
         """
         state = self._fitted()
-        found = [state.neighbours(rows, count) for rows in self._parts(X)]
+        found = [state.neighbours(rows, count, first) for first, rows in self._parts(X)]
         return Neighbours(*(np.concatenate([getattr(part, side.name) for part in found]) for side in fields(Neighbours)))
 
     @property
@@ -467,18 +471,18 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     def _decisions(self, X: Any, state: State) -> Iterator[NDArray[np.float64]]:
         """Scores with γ, of some hundred rows at a time."""
-        return map(state.fitted.decide, self._parts(X))
+        return (state.fitted.decide(rows, first) for first, rows in self._parts(X))
 
-    def _parts(self, X: Any) -> Iterator[NDArray[np.float32]]:
-        """Checked rows, some hundred at a time."""
+    def _parts(self, X: Any) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Checked rows, some hundred at a time, with the number of the first."""
         X = as_array(X)
         count = X.shape[0] if getattr(X, "ndim", 0) == 2 else 0
         for start in range(0, max(1, count), TOGETHER):
             place = slice(start, start + TOGETHER)
             part = X if count <= TOGETHER else X.iloc[place] if hasattr(X, "iloc") else X[place]
-            with in_one_sentence():
+            with in_one_sentence(), np.errstate(invalid="ignore"):  # scikit-learn adds all numbers up, which may be too much
                 rows: NDArray[np.float32] = validate_data(self, part, dtype=np.float32, reset=False)
-            yield rows
+            yield start, rows
 
 
 def _chosen_on_folds(task: Task, watch: Watch) -> tuple[Task, Calibration]:

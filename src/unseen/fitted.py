@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unseen.gate import Scores
+from unseen.inference import check_scored
 from unseen.methods.base import GenerativeMethod
 from unseen.scaling import Scaler
 
@@ -44,14 +45,22 @@ class Fitted:
 
     @torch.no_grad()
     def represent(self, features: NDArray[np.float32]) -> Tensor:
-        """Raw (n, d) rows → (n, d') what the scores are functions of."""
-        x = self.scaler.rows(features, self.device)
+        """Raw (n, d) rows → (n, d') what the scores are functions of; not finite where a row is too large."""
+        with np.errstate(over="ignore"):
+            x = self.scaler.rows(features, self.device)
         return x if self.method is None else self.method.represent(x)
 
     @torch.no_grad()
-    def decide(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Raw (n, d) rows → (n, C) scores with γ subtracted from those of seen classes; the highest one names the class."""
+    def decide(self, features: NDArray[np.float32], first: int = 0) -> NDArray[np.float64]:
+        """Raw (n, d) rows → (n, C) scores with γ subtracted from those of seen classes; the highest one names the class.
+
+        Args:
+            first: number of the first row among those that were given.
+
+        Raises TooLarge for finite rows whose scores are not.
+        """
         scores: NDArray[np.float64] = self.scores(self.represent(features)).double().cpu().numpy()
+        check_scored(scores, first)
         scores[:, self.seen] -= self.gamma
         return scores
 

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_random_state
 from unseen.data.dataset import Ids
 from unseen.encoders.embedding import SentenceEncoder, embed, encoder_named
 from unseen.encoders.images import ImageEncoder
-from unseen.errors import DataError, SettingsError
+from unseen.errors import DataError, InputError, SettingsError
 from unseen.learned import Labels, Learned
 
 ENCODES = ("encode", "name", "description", "fingerprint")
@@ -25,10 +25,6 @@ PICTURES = re.compile(rf"{re.escape(ImageEncoder.name)}|(timm|open_clip):.+")
 """The names of encoders of pictures, as `EncoderChoice` takes them."""
 WHOLE, DECIMAL = re.compile(r"[+-]?[0-9]{1,19}"), re.compile(r"[+-]?([0-9]{1,300}\.?[0-9]{0,300}|\.[0-9]{1,300})")
 """How a number is typed as the name of a class: int() and float() also take underscores, blanks and digits of any script."""
-
-
-class InputError(DataError, ValueError, TypeError):
-    """What was given cannot be learned from or classified; also what scikit-learn expects to be raised then."""
 
 
 def embedded(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.errors import DataError, MissingDependency
+from unseen.errors import DataError, MissingDependency, TooLarge
 
 __all__ = ["Answers", "OnnxClassifier"]
 
@@ -72,6 +72,17 @@ def answers_of(
     never_seen = ~seen[taken] if flag_threshold is None else mass > flag_threshold
     named = [names[c] if sure >= lowest else None for c, sure in zip(taken, confidence, strict=True)]
     return Answers(named, confidence, mass, never_seen, scores, probabilities)
+
+
+def check_scored(scores: NDArray[np.float64], first: int = 0) -> None:
+    """TooLarge unless the highest score of each row of (n, C) is a finite number; −∞ is that of a class never taken.
+
+    Args:
+        first: number of the first row among those that were given.
+    """
+    beyond = np.flatnonzero(~np.isfinite(scores.max(axis=1)))
+    if len(beyond):
+        raise TooLarge((beyond + first).tolist())
 
 
 class OnnxClassifier:
@@ -155,7 +166,7 @@ class OnnxClassifier:
             x: (n, d) raw features, of any numeric type; or (n, 224, 224, 3) uint8 pictures, RGB, as
                 `unseen.encoders.images.cropped` makes them. May be mapped from a disk.
 
-        Raises DataError for rows of another shape or type, or that hold what is no finite number.
+        Raises DataError for rows of another shape or type, or that hold what is no finite number or are too large to be scored.
         """
         lowest = self.abstention["threshold"] if self.abstention else 0.0
         return answers_of(*self._both(x), self.names, self.seen, self.flag_threshold, lowest)
@@ -163,6 +174,7 @@ class OnnxClassifier:
     def _both(self, x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         parts = [self._session.run(["scores", "probabilities"], {self.takes: part}) for part in self._parts(x)]
         scores, probabilities = (np.concatenate(side) for side in zip(*parts, strict=True))
+        check_scored(scores)
         return scores, probabilities
 
     def _parts(self, x: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -213,8 +213,10 @@ def _assembled(
     if not 0 < fitted.temperature < np.inf:
         raise ValueError(f"its temperature is {fitted.temperature}")
     blank = np.zeros((1, manifest["features"]["count"]), np.float32)
-    fitted.decide(blank)  # arrays of a stranger may not fit together
-    if arrays["prototypes"].shape != (len(fitted.names), fitted.represent(blank).shape[1]):
+    represented = fitted.represent(blank)  # arrays of a stranger may not fit together
+    if fitted.scores(represented).shape[1] != len(fitted.names):
+        raise ValueError("its scores do not fit together with its classes")
+    if arrays["prototypes"].shape != (len(fitted.names), represented.shape[1]):
         raise ValueError("its prototypes do not fit together with its classes")
     if manifest["inference_only"]:
         learned = replace(learned, rows=learned.rows[:0])

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from unseen.encoders.backbones import EncoderChoice, PictureEncoder
 from unseen.encoders.images import ImageEncoder
-from unseen.given import InputError
+from unseen.errors import InputError
 
 
 @lru_cache(maxsize=4)

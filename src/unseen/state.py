@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from unseen.calibration import Calibration, Neighbours, explain
 from unseen.class_rows import Made
 from unseen.data.dataset import Ids
-from unseen.errors import SettingsError
+from unseen.errors import InputError, SettingsError
 from unseen.fitted import Fitted
-from unseen.given import InputError, alike, as_input_error, listed
-from unseen.inference import Answers, answers_of
+from unseen.given import alike, as_input_error, listed
+from unseen.inference import Answers, answers_of, check_scored
 from unseen.learned import Labels, Learned
 
 
@@ -71,11 +71,12 @@ class State:
         fitted = self.fitted
         return answers_of(scores, fitted.probabilities(scores), fitted.names, fitted.seen, threshold, lowest)
 
-    def neighbours(self, rows: NDArray[np.float32], count: int) -> Neighbours:
-        """Of raw rows (n, d), by label; see `ZeroShotClassifier.explain`."""
+    def neighbours(self, rows: NDArray[np.float32], count: int, first: int = 0) -> Neighbours:
+        """Of raw rows (n, d), of which the first has this number, by label; see `ZeroShotClassifier.explain`."""
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
             raise SettingsError(f"count is a whole number of 1 or more, not {str(count)[:40]!r}")
         represented = self.fitted.represent(rows).cpu().numpy()
+        check_scored(np.abs(represented), first)
         assert self.fitted.prototypes is not None  # only a run's have none
         return explain(represented, self.fitted.prototypes, self.fitted.seen, count).labelled(self.classes)
 

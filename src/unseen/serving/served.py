@@ -17,10 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from unseen.errors import DataError, SettingsError, UnseenError
+from unseen.errors import SettingsError, UnseenError
 from unseen.inference import Answers, OnnxClassifier
 from unseen.storage import alone, fingerprint, hash_of
 
@@ -76,9 +75,6 @@ class Snapshot:
         classifier = self.classifier
         answer: Any = classifier.predict if isinstance(classifier, OnnxClassifier) else classifier.answers
         answers: Answers = answer(rows)
-        bad = np.flatnonzero(~np.isfinite(answers.probabilities).all(axis=1))
-        if len(bad):
-            raise DataError(f"row {bad[0]} is too large to be scored; check how it was made")
         return answers
 
 

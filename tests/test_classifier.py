@@ -601,6 +601,20 @@ def test_an_encoder_is_handed_a_list_and_may_return_one(world: World) -> None:
         clone(asked).set_params(encoder=Short()).fit(world.X, world.y, words)
 
 
+@pytest.mark.parametrize(("one", "other"), [("okapi", "Okapi"), ("okapi", "okapi "), ("caf\u00e9", "cafe\u0301")])
+def test_described_classes_that_look_alike_are_refused(one: str, other: str, world: World) -> None:
+    words = {name: "abcdefghijklmn"[k] * 9 for k, name in enumerate(world.names)}
+    both = {one: "striped", other: "shy"}
+    asked = small("class-gaussian").set_params(encoder=Letters())
+    known = clone(asked).fit(world.X, world.y, words)
+    for learning in (lambda: asked.fit(world.X, world.y, words | both), lambda: known.add_classes(both)):
+        with pytest.raises(
+            DataError, match=f"^classes '{one}' and '{other}' have the same name once case, blanks and"
+        ) as error:
+            learning()
+        one_sentence(error)
+
+
 @pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA, 7])
 def test_a_description_that_is_missing_is_named(nothing: Any, world: World) -> None:
     words: dict[str, Any] = {name: "abcdefghijklmn"[k] * 9 for k, name in enumerate(world.names)} | {world.names[9]: nothing}

@@ -131,6 +131,7 @@ def class_list_of(descriptions: Mapping[str, str | Sequence[str]]) -> ClassList:
         if not all(isinstance(text, str) for text in (name, *texts)):
             raise DataError(f"class {str(name)[:40]!r} needs a text as its name and a text, or several, as its description")
         lines.append((f"class {name[:40]!r}", [name, "\n".join(texts)]))
+    _refuse_look_alikes(descriptions)  # also those that trimming makes one: rows of a table may say more of a class, keys not
     return _grouped("the classes given", lines, decimal_comma=False)
 
 

@@ -455,6 +455,8 @@ def one_sentence(error: pytest.ExceptionInfo[BaseException]) -> None:
         ({7: np.ones(6), "okapi": np.arange(6)}, "texts, or numbers"),
         ({" ": np.ones(6)}, "printable"),
         ({"<b>\n": np.ones(6)}, "printable"),
+        ({"okapi\0": np.ones(6)}, r"class 'okapi\\x00' ends with a NUL"),
+        ({"kind 00\0": np.ones(6)}, r"class 'kind 00\\x00' ends with a NUL"),
         ((["okapi", "okapi"], np.eye(6)[:2]), "given twice"),
         ((["okapi"], np.eye(6)[:2]), "1 labels but 2"),
         (["okapi"], "given as list"),

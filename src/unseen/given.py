@@ -131,6 +131,9 @@ def as_labels(labels: list[Any]) -> Labels:
     kinds = {_kind(label) for label in labels}
     if "" in kinds or len(kinds - {"whole", "decimal"}) + bool(kinds & {"whole", "decimal"}) > 1:
         raise InputError(f"labels are texts, or numbers, and not both or something else; correct {str(labels[0])[:40]!r}")
+    for label in labels:
+        if isinstance(label, str) and label.endswith("\0"):  # which NumPy takes away without a word
+            raise InputError(f"class {label[:40]!r} ends with a NUL, and a name has printable characters alone; rename it")
     if not kinds & {"whole", "decimal"}:
         return np.array(labels)
     values = [int(label) if _kind(label) == "whole" else float(label) for label in labels]

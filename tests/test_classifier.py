@@ -256,6 +256,26 @@ def test_the_methods_that_warn_are_those_that_declare_it(world: World) -> None:
     }
 
 
+def test_whether_a_change_warns_depends_on_what_training_looked_at(world: World, tmp_path: Path) -> None:
+    """SDDN's looks at unseen classes only where there are some; without the last of them it is not what a fit would give."""
+    last = world.take(world.unseen[:1])
+    with_one = small("sddn").fit(world.X, world.y, world.take(world.seen) | last)
+    with_one.save(tmp_path / "model")
+    without = small("sddn").fit(world.X, world.y, world.take(world.seen))
+    for known in (with_one, ZeroShotClassifier.load(tmp_path / "model")):
+        with pytest.warns(UserWarning, match="fit anew"):
+            known.remove_classes(world.unseen[:1])
+        assert not same(known, without, world.X)
+    with_one.save(tmp_path / "model")
+    for known in (without, ZeroShotClassifier.load(tmp_path / "model")):
+        with pytest.warns(UserWarning, match="fit anew"):
+            known.add_classes(last)
+    without.remove_classes(world.unseen[:1])  # which is an error if it warns: nothing of that class is left
+    assert same(without, small("sddn").fit(world.X, world.y, world.take(world.seen)), world.X)
+    with pytest.warns(UserWarning, match="fit anew"):
+        known.remove_classes(world.unseen[:1])
+
+
 @pytest.mark.parametrize("method", ["tfvaegan", "cadavae", "class-gaussian"])
 @pytest.mark.parametrize("classifier", ["softmax", "gaussian", "ood"])
 def test_every_final_classifier_can_be_fitted_again(method: str, classifier: str, world: World) -> None:

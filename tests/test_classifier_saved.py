@@ -137,6 +137,14 @@ def test_a_model_for_inference_holds_no_rows_and_learns_nothing(method: str, tmp
     assert same(before, ZeroShotClassifier.load(tmp_path / "again"), ASKED)
 
 
+def test_an_older_folder_that_does_not_say_what_training_looked_at_is_read(tmp_path: Path) -> None:
+    small("sddn").fit(X, Y, take(NAMES[:-1])).save(tmp_path / "new")
+    older = changed(tmp_path / "new", tmp_path / "old", lambda entry, _: entry.pop("used_unseen_embeddings"))
+    known = ZeroShotClassifier.load(older)
+    with pytest.warns(UserWarning, match="fit anew"):
+        known.remove_classes(UNSEEN[:-1])
+
+
 # --------------------------------------------------------------------------------------------------------------- refusals
 
 

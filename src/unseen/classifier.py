@@ -214,8 +214,9 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def remove_classes(self, classes: Any) -> ZeroShotClassifier:
         """Answer these classes no more.
 
-        Where they had no rows, the result is what `fit` would have given without them. Rows of the others leave the final
-        classifier; generator and scaling, which have seen them, stay, and the label cannot be added again.
+        Where they had no rows, the result is what `fit` would have given without them, unless the method's training looked at
+        unseen classes; then a warning says so. Rows of the others leave the final classifier; generator and scaling, which have
+        seen them, stay, and the label cannot be added again.
 
         Args:
             classes: labels, or one.
@@ -424,7 +425,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _become(self, state: State, learned: Learned, verb: str) -> ZeroShotClassifier:
         with self._threads():
             fitted, made = learned.fit(state.fitted.device, state.made)
-        if verb != "learn examples of" and fitted.method is not None and fitted.method.uses_unseen_embeddings:
+        would_look = fitted.method is not None and fitted.method.uses_unseen_embeddings
+        if verb != "learn examples of" and (learned.used_unseen_embeddings or would_look):
             warnings.warn(
                 f"training {learned.method} with these settings looks at the classes without rows, and it was not repeated, so "
                 f"this is not what a fit with the classes it now has would give; fit anew for that",

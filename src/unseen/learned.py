@@ -55,6 +55,8 @@ class Learned:
         labels: (n,) ids of their classes.
         examples, of_examples: (m, d) and (m,): the same of rows that came later, by class and bytes.
         calibration: what folds of the rows of the fit say, in units of the spread; None where nothing was chosen on folds.
+        used_unseen_embeddings: whether training looked at classes without rows. A method that is built again says only whether
+            it would, with the classes that there are by then.
     """
 
     method: str
@@ -72,6 +74,7 @@ class Learned:
     examples: NDArray[np.floating]
     of_examples: Ids
     calibration: Calibration | None = None
+    used_unseen_embeddings: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -241,12 +244,14 @@ def learn(
     """
     scaler = Scaler.fit(view, recipe.scaling, recipe.centred)
     networks: dict[str, Tensor] = {}
+    used = False
     if isinstance(entry, ClosedForm):
         rows = as_kept(scaler.features(view.features))
     else:
         scaled = scaler.view(view, device)
         method = entry.build(scaled, hyperparameters, stream_seed(seed, "method"))
-        if method.uses_unseen_embeddings and not len(view.unseen):
+        used = method.uses_unseen_embeddings
+        if used and not len(view.unseen):
             raise SettingsError(
                 f"training {entry.name} with these settings looks at classes without rows, and none is given; give some at the "
                 "beginning, or choose another method"
@@ -273,6 +278,7 @@ def learn(
         labels=view.labels,
         examples=rows[:0],
         of_examples=view.labels[:0],
+        used_unseen_embeddings=used,
     )
 
 

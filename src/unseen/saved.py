@@ -46,7 +46,7 @@ ENTRIES = frozenset(
     {
         *("format", "version", "unseen", "sha256", "asked", "features", "labels", "encoder", "image_encoder"),
         *("settings_from", "protocol", "calibrated"),
-        *("method", "hyperparameters", "recipe", "seed", "gamma", "temperature", "inference_only"),
+        *("method", "hyperparameters", "recipe", "seed", "used_unseen_embeddings", "gamma", "temperature", "inference_only"),
     }
 )
 ASKED = frozenset({"method", "protocol", "settings", "preset", "random_state", "threads", "encoder"})
@@ -112,6 +112,7 @@ def write_model(
         "hyperparameters": vars(learned.hyperparameters),
         "recipe": asdict(learned.recipe),
         "seed": learned.seed,
+        "used_unseen_embeddings": learned.used_unseen_embeddings,
         "gamma": fitted.gamma,
         "temperature": fitted.temperature,
         "inference_only": inference_only or not len(learned.rows),
@@ -198,10 +199,13 @@ def _assembled(
     )
     check_class_table(ClassTable(learned.names, learned.embeddings))
     _check_shapes(learned, arrays["seen"], manifest["features"]["count"])
+    method = learned.build(device)
+    looks = method is not None and method.uses_unseen_embeddings  # what a folder goes by that is older than the entry
+    learned = replace(learned, used_unseen_embeddings=bool(manifest.get("used_unseen_embeddings", looks)))
     scores = scores_of({name: torch.from_numpy(array).to(device) for name, array in _under("scores.", arrays).items()})
     fitted = Fitted(
         scaler=learned.scaler,
-        method=learned.build(device),
+        method=method,
         scores=scores,
         names=tuple(str(label) for label in learned.answered),
         seen=arrays["seen"],

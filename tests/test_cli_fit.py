@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,6 +214,28 @@ def test_mistakes_get_one_sentence_and_change_nothing(
     assert sentence.isprintable()
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     assert not (tmp_path / "new").exists()
+
+
+def test_a_fit_keeps_others_from_the_model_that_it_replaces(
+    model: Path, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All the time that it trains: what is added meanwhile would be lost."""
+    np.save(tmp_path / "e.npy", np.ones(4))
+    wanted = f"another command is changing {model}; wait for it, and try again"
+    add, fit = ("add", model, "okapi", "--embedding", tmp_path / "e.npy"), ("fit", toy_folder, model, *QUICK)
+    with (model / "model.json").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert unseen(*fit).refused(1) == wanted
+    trained = ZeroShotClassifier.fit
+
+    def train(self: ZeroShotClassifier, *given: Any) -> ZeroShotClassifier:
+        assert unseen(*add).refused(1) == wanted
+        return trained(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ZeroShotClassifier, "fit", train)
+        assert unseen(*fit).code == 0
+    assert unseen(*add).code == 0
 
 
 def test_two_commands_do_not_change_a_model_at_once(model: Path, tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def fit(
     from unseen.data.collection import check_replaceable
     from unseen.encoders.images import ImageEncoder
     from unseen.saved import ARRAYS, FORMAT, MANIFEST
+    from unseen.storage import alone
 
     data = open_dataset(dataset)
     check_replaceable(model, MANIFEST, FORMAT, (MANIFEST, ARRAYS))  # before minutes of training
@@ -140,7 +141,6 @@ def fit(
     words = _words(table, data.provenance.embedding_source)
     if image_encoder is None and data.provenance.feature_extractor.startswith(ImageEncoder.description):
         image_encoder = ImageEncoder.name
-    say(f"training {method} on {len(rows)} rows of {len(np.unique(data.labels[rows]))} classes", "")
     begun = time.monotonic()
     classifier = ZeroShotClassifier(
         method,
@@ -151,9 +151,11 @@ def fit(
         random_state=seed,
         threads=threads,
     )
-    with watching() as watch:
-        classifier.fit(data.features[rows], names[data.labels[rows]], words or (list(table.names), table.embeddings), watch)
-    classifier.save(model)
+    with alone(model / MANIFEST):  # also while it trains: what others change meanwhile would be lost
+        say(f"training {method} on {len(rows)} rows of {len(np.unique(data.labels[rows]))} classes", "")
+        with watching() as watch:
+            classifier.fit(data.features[rows], names[data.labels[rows]], words or (list(table.names), table.embeddings), watch)
+        classifier.save(model)
     takes = [f"rows of {classifier.n_features_in_} features", *(["pictures"] if image_encoder else [])]
     told = {
         "model": str(model),

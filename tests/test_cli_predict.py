@@ -68,6 +68,12 @@ def objects(said: Said) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.out.splitlines()]
 
 
+def uncalibrated(model: Path) -> str:
+    """The note about a model of which no folds say what its probabilities are worth."""
+    why = "nothing was chosen on folds, or no class is without an example"
+    return f"note: in {model} {why}, so how sure it is is not calibrated"
+
+
 # -------------------------------------------------------------------------------------------------------------- answers
 
 
@@ -105,6 +111,16 @@ def test_a_graph_and_a_run_answer_like_a_folder(
         assert mean == pytest.approx(result[kind]), "the figures of the run come from the same answers"
     shutil.move(shutil.copytree(toy_folder, tmp_path / "data"), tmp_path / "moved")
     assert objects(unseen("predict", tmp_path / "run", rows, "--data", tmp_path / "moved")) == of_run
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_in_every_format_a_note_says_that_nothing_was_calibrated(form: str, model: Path, toy: Dataset, tmp_path: Path) -> None:
+    ZeroShotClassifier("class-gaussian", protocol="fixed").fit(toy.features, toy.labels).save(tmp_path / "fixed")
+    asked = ("-", "--format", form)
+    said = unseen("predict", tmp_path / "fixed", *asked, stdin=b"[1,2,3,4,5,6]")
+    assert said.code == 0
+    assert said.err == f"{uncalibrated(tmp_path / 'fixed')}\n"
+    assert unseen("predict", model, *asked, stdin=b"[1,2,3,4,5,6]").err == ""
 
 
 def test_a_risk_leaves_the_doubtful_without_a_name(
@@ -212,6 +228,7 @@ def test_pictures_become_rows_by_the_packaged_network(tmp_path: Path) -> None:
         f"{folder / 'm' / 'loop'} is a link to a folder that was read already, or to one above; left out",
         "note: 1 file is no picture by its name (a/notes.txt); left aside",
         f"picture {folder / 'a' / 'no.png'} cannot be read (it is no picture of a known kind); convert it anew or leave it out",
+        uncalibrated(tmp_path / "model"),
         f"error: 2 of {len(names) + 2} could not be read, see above; the others are answered",
     ]
     assert "\x1b" not in said.out
@@ -232,7 +249,7 @@ def test_pictures_become_rows_by_the_packaged_network(tmp_path: Path) -> None:
     export_onnx(known.fitted_, tmp_path / "p.onnx", ImageEncoder(), rows=features)
     (folder / "a" / "no.png").write_text("no picture")
     by_graph = unseen("predict", tmp_path / "p.onnx", folder)
-    assert by_graph.err.splitlines()[:-1] == said.err.splitlines()[1:3]
+    assert by_graph.err.splitlines()[:-1] == [*said.err.splitlines()[1:3], uncalibrated(tmp_path / "p.onnx")]
     assert [json.loads(line)["class"] for line in by_graph.out.splitlines()] == [each["class"] for each in found]
     np.save(tmp_path / "x.npy", features)
     assert unseen("predict", tmp_path / "p.onnx", tmp_path / "x.npy").refused(2).startswith("the model takes pictures, with")
@@ -508,5 +525,5 @@ def test_memory_does_not_grow_with_the_rows(suffix: str, tmp_path: Path) -> None
         assert asked.returncode == 0, err
         with (tmp_path / "out").open() as file:
             assert sum(1 for _ in file) == 5_000 * times
-        peaks.append(int(err) / 1024)
+        peaks.append(int(err.splitlines()[-1]) / 1024)
     assert peaks[1] - peaks[0] < 5, peaks

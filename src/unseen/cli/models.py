@@ -62,9 +62,6 @@ def predict(
         raise SettingsError(f"--top {top} lists nothing; give 0 or more")
     form = form or _form(out)
     opened = open_model(model, risk, dataset, image_encoder)
-    if form == "table" and not opened.calibrated:
-        why = "nothing was chosen on folds, or no class is without an example"
-        say(f"note: in {model} {why}, so how sure it is is not calibrated", "yellow")
     top = min(top, len(opened.names))
     answers, unread = 0, 0
 
@@ -76,6 +73,9 @@ def predict(
     def counted() -> Iterator[list[Any]]:
         nonlocal answers
         for part in one_by_one(answered(opened, source, complain, explain), opened.names, top):
+            if not answers and not opened.calibrated:
+                why = "nothing was chosen on folds, or no class is without an example"
+                say(f"note: in {model} {why}, so how sure it is is not calibrated", "yellow")
             answers += len(part)
             yield part
             if out is None:

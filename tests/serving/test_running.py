@@ -116,6 +116,10 @@ def test_connections_are_bounded(world: World, classifier: ZeroShotClassifier) -
     with run(create_app(classifier, None, limits), limits) as place:
         idle = [socket.create_connection(place) for _ in range(3)]
         until(lambda: talk(place)[0] == 503)
+        with socket.create_connection(place) as connection:
+            head = connection.recv(65_536).partition(b"\r\n\r\n")[0].decode().splitlines()
+        assert head[0] == "HTTP/1.1 503 Service Unavailable"
+        assert "retry-after: 1" in head
         for connection in idle:
             connection.close()
         until(lambda: post(place, body_of(world))[0] == 200)

@@ -77,7 +77,8 @@ def protocol(limits: Limits) -> type[H11Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
-                transport.write(_whole("503 Service Unavailable", "there are too many connections; try again in a second"))
+                sentence = "there are too many connections; try again in a second"
+                transport.write(_whole("503 Service Unavailable", sentence, "retry-after: 1\r\n"))
                 transport.close()
                 return
             self._await_request()
@@ -133,10 +134,12 @@ def protocol(limits: Limits) -> type[H11Protocol]:
     return Bounded
 
 
-def _whole(status: str, sentence: str) -> bytes:
-    """An answer for whom no application was asked."""
+def _whole(status: str, sentence: str, more: str = "") -> bytes:
+    """An answer for whom no application was asked; `more` are lines of its head."""
     body = json.dumps({"detail": sentence}).encode()
-    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n{more}\r\n"
+    )
     return head.encode() + body
 
 

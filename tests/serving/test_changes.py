@@ -196,6 +196,24 @@ def test_numbered_classes_are_named_by_their_numbers(served: Served, world: Worl
     assert client.delete("/classes/12", headers=BEARER).status_code == 200
 
 
+@pytest.mark.parametrize(("kind", "typed"), [(float, ["30", "30.0", "030"]), (int, ["30", "030", "+30"])])
+def test_a_number_is_removed_as_it_may_be_added(kind: type, typed: list[str], served: Served, world: World) -> None:
+    numbers = {name: kind(k) for k, name in enumerate(world.names)}
+    classes = {numbers[name]: world.embeddings[name] for name in world.seen + world.unseen}
+    model = ZeroShotClassifier("class-gaussian", protocol="fixed").fit(world.X, [numbers[y] for y in world.y], classes=classes)
+    client, embedding = served(model), world.embeddings[world.later[0]].tolist()
+    before = client.get("/classes").json()
+    for name in typed:
+        assert client.post("/classes", json={"name": "30", "embedding": embedding}, headers=BEARER).status_code == 201
+        assert client.delete(f"/classes/{name}", headers=BEARER).status_code == 200
+        assert client.get("/classes").json() == before
+    assert client.delete(f"/classes/{numbers[world.seen[0]]}", headers=BEARER).status_code == 409
+    for name in ("31", "okapi", "99999999999999999999"):
+        missing = client.delete(f"/classes/{name}", headers=BEARER)
+        assert missing.status_code == 409
+        assert missing.json()["detail"] == f"there is no class {name!r}; GET /classes lists them"
+
+
 def test_models_that_learn_nothing_say_why(
     served: Served, world: World, tmp_path: Path, classifier: ZeroShotClassifier
 ) -> None:

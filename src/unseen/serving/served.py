@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from unseen.errors import SettingsError, UnseenError
+from unseen.errors import DataError, SettingsError, UnseenError
 from unseen.inference import Answers, OnnxClassifier
 from unseen.storage import alone, fingerprint, hash_of
 
@@ -157,9 +157,14 @@ class Served:
         """
 
         def change(classifier: ZeroShotClassifier, now: Snapshot) -> None:
-            if name not in now.names:
+            from unseen.given import label_like
+
+            called = name
+            with suppress(DataError):  # no number, and so no class, where they are called by numbers
+                called = str(label_like(classifier.classes_, name))
+            if called not in now.names:
                 raise Refused(f"there is no class {name[:100]!r}; GET /classes lists them")
-            place = now.names.index(name)
+            place = now.names.index(called)
             if now.seen[place]:
                 raise Refused(f"class {name[:100]!r} was learned from examples, which a removal would lose; it stays")
             classifier.remove_classes(classifier.classes_[[place]])

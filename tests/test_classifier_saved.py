@@ -107,13 +107,28 @@ def test_labels_keep_their_kind(labels: Any, tmp_path: Path) -> None:
         after.add_classes({"okapi": np.ones(8)})
 
 
-def test_rows_that_float16_cannot_hold_stay_as_they_are(tmp_path: Path) -> None:
-    before = small("class-gaussian", scaling="none").fit(1e6 * X, Y, take(NAMES))
+@pytest.mark.parametrize("size", [1e6, 1e-8, 1e-5])
+def test_rows_that_float16_cannot_hold_stay_as_they_are(size: float, tmp_path: Path) -> None:
+    """Too large, too small to be told from 0, or so small that few of its digits are left."""
+    rows = (size * X).astype(np.float32)
+    before = small("class-gaussian", scaling="none").fit(rows, Y, take(NAMES))
     before.save(tmp_path / "model")
-    assert read_arrays(tmp_path / "model" / "model.safetensors")[0]["rows"].dtype == np.float32
+    kept = read_arrays(tmp_path / "model" / "model.safetensors")[0]["rows"]
+    assert kept.dtype == np.float32
+    assert np.array_equal(kept, rows)
     after = ZeroShotClassifier.load(tmp_path / "model")
-    assert np.array_equal(after.predict(1e6 * X), before.predict(1e6 * X))
+    assert np.array_equal(after.predict(rows), before.predict(rows))
     assert same(before.remove_classes(UNSEEN[:1]), after.remove_classes(UNSEEN[:1]), ASKED)
+
+
+def test_rows_of_ordinary_size_are_kept_in_float16(tmp_path: Path) -> None:
+    """Also where a value is tiny beside the others of its row, or a whole row is 0."""
+    rows = X.copy()
+    rows[0], rows[1, 0] = 0, 1e-8
+    small("class-gaussian", scaling="none").fit(rows, Y, take(NAMES)).save(tmp_path / "model")
+    kept = read_arrays(tmp_path / "model" / "model.safetensors")[0]["rows"]
+    assert kept.dtype == np.float16
+    assert np.array_equal(kept, rows.astype(np.float16))
 
 
 @pytest.mark.parametrize("method", BY_NAME)

@@ -292,10 +292,14 @@ def _prototypes(rows: ClassifierRows, count: int) -> NDArray[np.float32]:
 
 def as_kept(scaled: NDArray[np.float32]) -> NDArray[np.floating]:
     """Scaled rows as a classifier keeps and saves them: in float16, unless one does not fit. Rounding here, before the first
-    final classifier is fitted, makes one that was saved and read the same as one that was not."""
-    with np.errstate(over="ignore"):
-        rounded = scaled.astype(np.float16)
-    return rounded if np.isfinite(rounded).all() else scaled
+    final classifier is fitted, makes one that was saved and read the same as one that was not.
+
+    A row fits where its largest number is one that float16 has with all digits; then no other is off by more than 2⁻¹¹ of it.
+    """
+    largest = np.maximum(scaled.max(axis=1), -scaled.min(axis=1))
+    half = np.finfo(np.float16)
+    fits = (largest == 0) | ((largest >= half.smallest_normal) & (largest <= half.max))
+    return scaled.astype(np.float16) if fits.all() else scaled
 
 
 def _on(device: torch.device, *parts: tuple[NDArray[np.floating], Ids, NDArray[np.bool_]]) -> tuple[Tensor, Tensor]:

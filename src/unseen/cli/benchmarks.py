@@ -40,7 +40,9 @@ SHOWN_TRIALS = 4
 
 def bench(
     grid: Annotated[Path | None, typer.Argument(metavar="[GRID.toml]", help="What to compare, instead of options.")] = None,
-    methods: Annotated[list[str] | None, typer.Option(help="Names, parted by commas, or all of ours.")] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option(help="Names, parted by commas, or all of ours but prompting and transductive ones.")
+    ] = None,
     datasets: Annotated[
         list[str] | None, typer.Option(help="A built-in name or a folder; give the option once for each data set.")
     ] = None,

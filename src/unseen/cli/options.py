@@ -17,7 +17,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")]
 Threads = Annotated[int, typer.Option(help="Of each run; results depend on it in the last bits.")]
 EngineName = Annotated[str, typer.Option(help="local or ray.")]
-Workers = Annotated[int | None, typer.Option(help="Runs at a time; as many as there are cores if not given.")]
+Workers = Annotated[int | None, typer.Option(help="Runs at a time; cores divided by threads if not given.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster that runs already.")]
 
 

@@ -273,5 +273,21 @@ def test_a_model_is_changed_from_inside_its_folder(
 def test_a_model_for_inference_stays_as_it_is(model: Path, tmp_path: Path) -> None:
     ZeroShotClassifier.load(model).save(tmp_path / "small", inference_only=True)
     np.save(tmp_path / "e.npy", np.ones(4))
-    said = unseen("add", tmp_path / "small", "okapi", "--embedding", tmp_path / "e.npy").refused(1)
-    assert said == "this classifier was saved with inference_only=True, so it cannot add classes; load a full one"
+    (tmp_path / "words.csv").write_text("name,description\nokapi,a striped animal\n")
+    (tmp_path / "numbers.csv").write_text("name,a,b,c,d\nokapi,1,2,3,4\n")
+    ways = (
+        ("okapi", "a striped animal"),
+        ("okapi", "--embedding", tmp_path / "e.npy"),
+        ("--classes", tmp_path / "words.csv"),
+        ("--classes", tmp_path / "numbers.csv"),
+    )
+    for way in ways:
+        said = unseen("add", tmp_path / "small", *way).refused(1)
+        assert said == "this classifier was saved with inference_only=True, so it cannot add classes; load a full one"
+
+
+def test_a_model_whose_classes_were_not_described_says_so_of_a_table_too(toy: Dataset, tmp_path: Path) -> None:
+    ZeroShotClassifier("class-gaussian", settings={"gamma": 0.1}).fit(toy.features, toy.labels).save(tmp_path / "m")
+    (tmp_path / "words.csv").write_text("name,description\n70,a striped animal\n")
+    for way in (("70", "a striped animal"), ("--classes", tmp_path / "words.csv")):
+        assert unseen("add", tmp_path / "m", *way).refused(1).startswith("the classifier was fitted without `classes`, so")

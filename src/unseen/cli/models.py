@@ -257,7 +257,7 @@ def _added(
         said: Any = description if embedding is None else read_npy(embedding).reshape(-1)
         given: Any = {_label(known, name): said}
         names = [name]
-    elif classes.is_dir() or known.told_by_ != "description":
+    elif classes.is_dir() or known.told_by_ == "embedding":
         table = load_classes(classes).table
         names = list(table.names)
         given = ([_label(known, each) for each in names], table.embeddings)

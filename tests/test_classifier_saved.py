@@ -231,6 +231,9 @@ def test_nothing_that_an_entry_asks_for_is_done(model: Path, tmp_path: Path) -> 
         "arrays do not fit": lambda _, arrays: arrays.update(labels=arrays["labels"] + 100),
         "do not fit together": lambda _, arrays: arrays.update(rows=arrays["rows"][:, :3]),
         "model in": lambda _, arrays: arrays.pop("scaler.centre"),
+        "scores are no numbers": lambda _, arrays: arrays.update(
+            {k: v * np.nan for k, v in arrays.items() if k.startswith("scores.")}
+        ),
         "scores do not fit": lambda _, arrays: arrays.update({k: v[:3] for k, v in arrays.items() if k.startswith("scores.")}),
         "temperature": lambda entry, _: entry.update(temperature=0.0),
         "size mismatch": lambda entry, _: entry["hyperparameters"].update(hidden=17),

@@ -171,7 +171,7 @@ def test_a_broken_row_is_told_of_and_the_command_ends_with_1(model: Path) -> Non
         1,
         [
             "line 2 of standard input has 2 numbers, and the model takes 6; left out",
-            "error: 1 of 3 could not be read, see above; the others are answered",
+            "error: 1 of 3 could not be answered, see above",
         ],
     )
 
@@ -183,7 +183,10 @@ def test_a_row_that_is_too_large_is_told_of_and_the_others_are_answered(model: P
     np.save(tmp_path / "rows.npy", given)
     said = unseen("predict", model, tmp_path / "rows.npy")
     assert said.code == 1
-    assert said.err.splitlines()[:-1] == [f"row {k} is too large to be scored; left out" for k in (0, 2, 1400)]
+    assert said.err.splitlines() == [
+        *(f"row {k} is too large to be scored; left out" for k in (0, 2, 1400)),
+        "error: 3 of 1500 could not be answered, see above",
+    ]
     assert [json.loads(line)["input"] for line in said.out.splitlines()] == [k for k in range(1500) if k not in (0, 2, 1400)]
     alone = unseen("predict", model, "-", stdin=json.dumps({"id": "a\nb", "features": large.tolist()}).encode())
     assert (alone.code, alone.out) == (1, "")
@@ -229,7 +232,7 @@ def test_pictures_become_rows_by_the_packaged_network(tmp_path: Path) -> None:
         "note: 1 file is no picture by its name (a/notes.txt); left aside",
         f"picture {folder / 'a' / 'no.png'} cannot be read (it is no picture of a known kind); convert it anew or leave it out",
         uncalibrated(tmp_path / "model"),
-        f"error: 2 of {len(names) + 2} could not be read, see above; the others are answered",
+        f"error: 2 of {len(names) + 2} could not be answered, see above",
     ]
     assert "\x1b" not in said.out
     (folder / "m" / "loop").unlink()

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from unseen import final_classifier, represented
-from unseen.errors import SettingsError
+from unseen.errors import Diverged, SettingsError
 from unseen.final_classifier import (
     ClassifierRows,
     classifier_rows,
@@ -406,3 +406,10 @@ def test_synthetic_count_follows_the_seen_classes_unless_given() -> None:
     assert Recipe(synthetic=7).rows_per_class(100) == 7
     assert Recipe(synthetic_ratio=0.5).rows_per_class(31) == 16
     assert Recipe(synthetic_ratio=0.001).rows_per_class(31) == 1
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    """Else each row that is asked about later would look too large."""
+    rows = make_rows()
+    with pytest.raises(Diverged, match="the final classifier's scores are no numbers; lower classifier_lr"):
+        fit_final_classifier(rows, torch.unique(rows.labels), Recipe(classifier="softmax", classifier_lr=1e38, synthetic=11), 0)

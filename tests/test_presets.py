@@ -54,7 +54,7 @@ def test_round_trip(tmp_path: Path, preset: Preset) -> None:
 
 def test_a_value_of_another_type_is_refused(tmp_path: Path, preset: Preset) -> None:
     write_preset(tmp_path / "p.json", replace(preset, hyperparameters={**preset.hyperparameters, "hidden": 2.5}))
-    with pytest.raises(SettingsError, match=r"the preset's hidden=2.5 is no int, as 'tfvaegan' needs; make it anew"):
+    with pytest.raises(SettingsError, match=r"the preset's hidden=2.5 must be int for 'tfvaegan'; make it anew"):
         read_preset(tmp_path / "p.json").build(find_method("tfvaegan"))
     write_preset(tmp_path / "p.json", replace(preset, hyperparameters={**preset.hyperparameters, "sigma": 2}))
     assert read_preset(tmp_path / "p.json").build(find_method("tfvaegan")).sigma == 2.0  # whole, and a number

@@ -16,6 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from unseen.errors import Diverged
 from unseen.gate import DETECTOR_EPOCHS, GatedScores, Scores, fit_detector, mean_entropy
 from unseen.linear import LinearScores, discriminant
 from unseen.methods.base import ClassStreams, GenerativeMethod, SamplesRepresented, Streams, stream_seed
@@ -192,9 +193,16 @@ def row_weights(labels: Tensor, real: int, y_few: Tensor, counted: int, drawn: i
 
 
 def fit_final_classifier(rows: ClassifierRows, class_ids: Tensor, recipe: Recipe, seed: int) -> Scores:
-    """Fit the classifier that the recipe names."""
+    """Fit the classifier that the recipe names.
+
+    Raises:
+        Diverged: its scores are no numbers.
+    """
     for fitted in classifiers_by_epoch(rows, class_ids, recipe, seed):
         last = fitted
+    for _, first in in_parts(rows.features, 1):
+        if not torch.isfinite(last(first).amax()):
+            raise Diverged("the final classifier's scores are no numbers; lower classifier_lr or choose another scaling")
     return last
 
 

@@ -54,13 +54,10 @@ class Preset:
         """
         if self.method != method.name:
             raise SettingsError(f"the preset is for method '{self.method}', not for '{method.name}'; choose another")
-        own = vars(method.hyperparameters())
         for name, value in self.hyperparameters.items():
-            kind = type(own.get(name, value))
-            if type(value) is not kind and (type(value), kind) != (int, float):
-                raise SettingsError(
-                    f"the preset's {name}={value!r} is no {kind.__name__}, as '{method.name}' needs; make it anew"
-                )
+            kind = type(getattr(method.hyperparameters, name, value))  # of the field's default
+            if kind in (bool, int, float, str) and type(value) is not kind and (type(value), kind) != (int, float):
+                raise SettingsError(f"the preset's {name}={value!r} must be {kind.__name__} for '{method.name}'; make it anew")
         try:
             return method.hyperparameters(**self.hyperparameters)
         except TypeError as error:

@@ -218,8 +218,11 @@ def _assembled(
         raise ValueError(f"its temperature is {fitted.temperature}")
     blank = np.zeros((1, manifest["features"]["count"]), np.float32)
     represented = fitted.represent(blank)  # arrays of a stranger may not fit together
-    if fitted.scores(represented).shape[1] != len(fitted.names):
+    scored = fitted.scores(represented)
+    if scored.shape[1] != len(fitted.names):
         raise ValueError("its scores do not fit together with its classes")
+    if not (torch.isfinite(scored.amax()) and np.isfinite(fitted.gamma)):
+        raise ValueError("its scores are no numbers")
     if arrays["prototypes"].shape != (len(fitted.names), represented.shape[1]):
         raise ValueError("its prototypes do not fit together with its classes")
     if manifest["inference_only"]:

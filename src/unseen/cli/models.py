@@ -88,7 +88,7 @@ def predict(
         write_atomically(out, lambda temporary: _write(temporary, lines))
         print(f"answers: {out}")
     if unread:
-        raise DataError(f"{unread} of {unread + answers} could not be read, see above; the others are answered")
+        raise DataError(f"{unread} of {unread + answers} could not be answered, see above")
     if not answers:
         say("note: there is no row in it, so nothing is answered", "yellow")
 
@@ -151,7 +151,7 @@ def fit(
         random_state=seed,
         threads=threads,
     )
-    with alone(model / MANIFEST):  # also while it trains: what others change meanwhile would be lost
+    with alone(model / MANIFEST):  # if there is a model, also while it trains: what others change meanwhile would be lost
         say(f"training {method} on {len(rows)} rows of {len(np.unique(data.labels[rows]))} classes", "")
         with watching() as watch:
             classifier.fit(data.features[rows], names[data.labels[rows]], words or (list(table.names), table.embeddings), watch)

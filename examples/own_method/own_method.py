@@ -84,7 +84,7 @@ class CVAE(nn.Module):
         """Minimise −log p(x | z, c) + KL(E(x, c) ‖ N(0, I)), summed over dimensions and averaged over rows.
 
         p is Bernoulli where features lie in [0, 1]. Elsewhere it is Gaussian with σ = 1: there the features are scaled so that
-        they vary by 1 within a class.
+        they vary by some 1 within a class.
         """
         x, y = draw()
         c = self.embeddings[y]

@@ -218,10 +218,9 @@ def _assembled(
         raise ValueError(f"its temperature is {fitted.temperature}")
     blank = np.zeros((1, manifest["features"]["count"]), np.float32)
     represented = fitted.represent(blank)  # arrays of a stranger may not fit together
-    scored = fitted.scores(represented)
-    if scored.shape[1] != len(fitted.names):
+    if fitted.scores(represented).shape[1] != len(fitted.names):
         raise ValueError("its scores do not fit together with its classes")
-    if not (torch.isfinite(scored.amax()) and np.isfinite(fitted.gamma)):
+    if any(np.isnan(array).any() for array in _under("scores.", arrays).values()):
         raise ValueError("its scores are no numbers")
     if arrays["prototypes"].shape != (len(fitted.names), represented.shape[1]):
         raise ValueError("its prototypes do not fit together with its classes")
